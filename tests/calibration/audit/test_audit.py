@@ -25,7 +25,7 @@ DRAWING = WarmStarts("calibration.commands.audit", "calibration.commands.sample"
 Report = tuple[Path, dict[str, Any]]
 
 
-def run(*options: str, entropy_bits: str = "4.5") -> subprocess.CompletedProcess[str]:
+def run(*options: str, entropy_bits: str = "4.5", plots: bool = False) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),  # matplotlib keeps its list of fonts there
@@ -33,7 +33,8 @@ def run(*options: str, entropy_bits: str = "4.5") -> subprocess.CompletedProcess
         "BITLADDER_CONFIG": str(ROOT / "bitladder.toml"),
         "BITLADDER_POLICY__ENTROPY_BITS": entropy_bits,
     }
-    return DRAWING.run("calibration", "audit", *options, env=environment)
+    # To draw takes 1.7 s of CPU.
+    return DRAWING.run("calibration", "audit", *options, "--plots" if plots else "--no-plots", env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(thousand: Path) -> Report:
     folder = thousand.parent / "report"
-    done = run("--source", str(thousand), "--out", str(folder), "--json")
+    done = run("--source", str(thousand), "--out", str(folder), "--json", plots=True)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -91,7 +92,7 @@ def test_the_thousand_prompts_are_spread_as_the_docs_say(report: Report) -> None
 
 
 def test_the_threshold_of_the_configuration_counts(thousand: Path, tmp_path: Path) -> None:
-    done = run("--source", str(thousand), "--out", str(tmp_path / "audit"), "--no-plots", "--json", entropy_bits="4.2")
+    done = run("--source", str(thousand), "--out", str(tmp_path / "audit"), "--json", entropy_bits="4.2")
 
     figures = json.loads(done.stdout)
     assert figures["policy"]["entropy_bits"] == 4.2
@@ -99,9 +100,7 @@ def test_the_threshold_of_the_configuration_counts(thousand: Path, tmp_path: Pat
 
 
 def test_a_fixed_policy_sends_all_to_its_tier(thousand: Path, tmp_path: Path) -> None:
-    done = run(
-        "--source", str(thousand), "--out", str(tmp_path / "audit"), "--no-plots", "--policy", "fixed:fp8", "--json"
-    )
+    done = run("--source", str(thousand), "--out", str(tmp_path / "audit"), "--policy", "fixed:fp8", "--json")
 
     assert json.loads(done.stdout)["floors_by_kind"]["all"] == {"int4": 0, "int8": 0, "fp8": 1}
 
@@ -111,7 +110,7 @@ def test_prompts_with_an_envelope_are_routed_by_it(tmp_path: Path) -> None:
     envelopes = [{}, {"priority": 8}, {"max_latency_ms": 900}, {"priority": 7, "max_latency_ms": 800}]
     path.write_text("".join(json.dumps({"prompt": "Why is the sky blue?", **asked}) + "\n" for asked in envelopes))
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots", "--json")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--json")
 
     figures = json.loads(done.stdout)
     assert figures["floors_by_kind"]["all"] == {"int4": 0.5, "int8": 0, "fp8": 0.5}
@@ -138,7 +137,7 @@ def test_tables_of_the_configuration_are_audited_by_their_own_code(tmp_path: Pat
     chat = {"messages": [{"role": "user", "content": "Why?"}]}
     entries = [{"prompt": "Straße, Mühe, Öl?"}, {"prompt": "Öl, Öl!"}, chat]
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    options = ("--source", str(path), "--config", str(config), "--no-plots", "--json")
+    options = ("--source", str(path), "--config", str(config), "--json")
     audits = [
         json.loads(run(*options, "--out", str(tmp_path / name), "--policy", name).stdout)
         for name in ("by-text", "by-route", "loss")
@@ -214,7 +213,7 @@ def test_a_sampled_set_can_be_audited_and_the_table_is_for_people(tmp_path: Path
 
     assert done.returncode == 0, done.stderr
     assert f"audit  {len(calibration_texts() + heldout_texts())} prompts read" in done.stderr
-    assert "audit  measuring and drawing: " in done.stderr
+    assert "audit  measuring: " in done.stderr
     assert "\nentropy\t" in done.stdout
     assert done.stdout.endswith(f"{tmp_path}/audit/audit.html\n")
 
@@ -230,9 +229,10 @@ def test_what_each_tier_served_is_shown_in_the_page_and_in_plots_of_its_own(tmp_
     entries = [{"prompt": f"word {number} " * size, "tier": tier} for tier, size in sizes.items() for number in "ab"]
     path = lines(tmp_path / "logs.jsonl", *entries)
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), plots=True)
 
     assert done.returncode == 0, done.stderr
+    assert "audit  measuring and drawing: " in done.stderr
     page = (tmp_path / "audit" / "audit.html").read_text()
     figures = json.loads((tmp_path / "audit" / "audit.json").read_text())
     medians = page.partition("<h2>Medians by the tier that served it</h2>")[2]
@@ -253,7 +253,7 @@ def test_many_tiers_are_shown_with_the_smallest_ones_together(tmp_path: Path) ->
     entries = [{"prompt": "Hello", "tier": f"t{number}"} for number in range(200) for _ in range(1 + number // 199)]
     path = lines(tmp_path / "logs.jsonl", *entries)
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots", "--json")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--json")
 
     tiers = json.loads(done.stdout)["tiers"]
     assert len(tiers) == 13
@@ -261,11 +261,13 @@ def test_many_tiers_are_shown_with_the_smallest_ones_together(tmp_path: Path) ->
     assert tiers["others"] == 188
 
 
-@pytest.mark.parametrize("prompt", ["!!!", "a", "\U0001f600", "\x00", "x" * 50_000])
-def test_any_prompt_alone_can_be_audited(tmp_path: Path, prompt: str) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "plots"), [("!!!", False), ("a", False), ("\U0001f600", False), ("\x00", True), ("x" * 50_000, False)]
+)
+def test_any_prompt_alone_can_be_audited(tmp_path: Path, prompt: str, *, plots: bool) -> None:
     path = lines(tmp_path / "logs.jsonl", {"prompt": prompt, "tier": "int4"}, {"prompt": prompt, "tier": "int8"})
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--json")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--json", plots=plots)
 
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
@@ -275,7 +277,7 @@ def test_any_prompt_alone_can_be_audited(tmp_path: Path, prompt: str) -> None:
 def test_entries_without_a_prompt_are_counted_by_reason_everywhere(tmp_path: Path) -> None:
     path = lines(tmp_path / "logs.jsonl", {"prompt": "Hello"}, {"prompt": ""}, {"body": 1}, {"body": 2}, 3)
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
 
     expected = {"no prompt, messages or text": 2, "empty": 1, "not an object": 1}
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["skipped"] == expected
@@ -296,7 +298,7 @@ def test_a_source_without_a_prompt_is_refused_with_what_it_has_instead(tmp_path:
 def test_long_prompts_are_cut_and_counted(tmp_path: Path) -> None:
     path = lines(tmp_path / "logs.jsonl", {"prompt": "b" * 64}, {"prompt": "b" * 65}, {"prompt": "short"})
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots", "--max-chars", "64", "--json")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--max-chars", "64", "--json")
 
     figures = json.loads(done.stdout)
     assert figures["cut"] == 1
@@ -333,8 +335,8 @@ def test_a_folder_that_is_no_audit_s_is_not_replaced_and_one_that_is_may_be(thou
     (mine / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
 
-    refused = [run("--source", "packaged", "--out", str(path), "--no-plots") for path in (mine, tmp_path / "file")]
-    taken = [run("--source", "packaged", "--out", str(audit), "--no-plots") for _ in range(2)]
+    refused = [run("--source", "packaged", "--out", str(path)) for path in (mine, tmp_path / "file")]
+    taken = [run("--source", "packaged", "--out", str(audit)) for _ in range(2)]
 
     assert [done.returncode for done in (*refused, *taken)] == [2, 2, 0, 0]
     assert "must be a new or empty folder" in refused[0].stderr
@@ -366,7 +368,7 @@ def test_markup_and_control_characters_of_a_log_are_shown_as_they_are(tmp_path: 
     tier = "[/x]\x1b[2J\u202e"
     path = lines(tmp_path / "logs.jsonl", *({"prompt": f"Hello {number}", "tier": tier} for number in range(3)))
 
-    done = run("--source", str(path), "--out", str(tmp_path / "audit"), "--no-plots")
+    done = run("--source", str(path), "--out", str(tmp_path / "audit"))
 
     page = (tmp_path / "audit" / "audit.html").read_text()
     assert done.returncode == 0, done.stderr
@@ -384,7 +386,7 @@ def test_a_folder_with_somebody_s_manifest_is_a_source_like_any_other(
     lines(tmp_path / "logs" / "a.jsonl", {"prompt": "Hello"})
     (tmp_path / "logs" / "manifest.json").write_text(manifest)
 
-    done = run("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "audit"), "--no-plots", "--json")
+    done = run("--source", str(tmp_path / "logs"), "--out", str(tmp_path / "audit"), "--json")
 
     assert done.returncode == status, done.stderr
     if status == 0:
@@ -397,7 +399,7 @@ def test_a_link_leads_to_where_the_report_goes(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "audit").symlink_to(tmp_path / "elsewhere")
 
-    done = [run("--source", "packaged", "--out", str(tmp_path / "audit"), "--no-plots") for _ in range(2)]
+    done = [run("--source", "packaged", "--out", str(tmp_path / "audit")) for _ in range(2)]
 
     assert [process.returncode for process in done] == [0, 0]
     assert (tmp_path / "audit").is_symlink()
@@ -428,11 +430,9 @@ def test_a_file_that_is_not_understood_is_no_audit(tmp_path: Path) -> None:
 
 def test_two_audits_are_compared_by_floors_and_features(thousand: Path, report: Report, tmp_path: Path) -> None:
     earlier, _ = report
-    same = run(
-        "--source", str(thousand), "--out", str(tmp_path / "same"), "--json", "--no-plots", "--against", str(earlier)
-    )
+    same = run("--source", str(thousand), "--out", str(tmp_path / "same"), "--json", "--against", str(earlier))
     path = lines(tmp_path / "logs.jsonl", *({"prompt": f"id={n:09d} z=[{n * 7919}]"} for n in range(200)))
-    other = run("--source", str(path), "--out", str(tmp_path / "other"), "--no-plots", "--against", str(earlier))
+    other = run("--source", str(path), "--out", str(tmp_path / "other"), "--against", str(earlier))
 
     changes = json.loads(same.stdout)["changes"]
     assert not any(change["has_moved"] for change in (*changes["floors"].values(), *changes["medians"].values()))
@@ -456,11 +456,11 @@ def test_an_audit_that_is_none_is_refused_before_anything_is_read(tmp_path: Path
 
 def test_audits_of_two_ladders_are_not_compared(tmp_path: Path) -> None:
     path = lines(tmp_path / "logs.jsonl", {"prompt": "Hello"})
-    run("--source", str(path), "--out", str(tmp_path / "one"), "--no-plots")
+    run("--source", str(path), "--out", str(tmp_path / "one"))
     figures = json.loads((tmp_path / "one" / "audit.json").read_text())
     (tmp_path / "audit.json").write_text(json.dumps({**figures, "ladder": ["int2"]}))
 
-    done = run("--source", str(path), "--out", str(tmp_path / "two"), "--no-plots", "--against", str(tmp_path))
+    done = run("--source", str(path), "--out", str(tmp_path / "two"), "--against", str(tmp_path))
 
     assert done.returncode == 2
     assert "error: --against: its ladder is int2, this one's is int4, int8, fp8\n" in done.stderr
