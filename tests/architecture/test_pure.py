@@ -27,7 +27,8 @@ WRITING = re.compile(r"\.(write_text|write_bytes|mkdir|rmdir|unlink|rename|touch
 
 
 def says(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    source = path.read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)) or "" if "pure" in source.lower() else ""  # to parse all takes a second
 
 
 def pure_modules() -> list[Path]:
