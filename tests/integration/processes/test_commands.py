@@ -20,6 +20,7 @@ from bitladder.cli.commands import app
 from bitladder.client import Client
 from bitladder.errors import ConfigError
 from tests.conftest import ROOT, Stack, free_port, wait_until
+from tests.warm_start import BITLADDER
 
 BIN = Path(sys.executable).parent
 
@@ -27,6 +28,10 @@ BIN = Path(sys.executable).parent
 def bitladder(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bitladder.cli.main", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90, check=False)
+
+
+def warm(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return BITLADDER.run("bitladder.cli.main", *arguments, env=environment)
 
 
 def test_the_demo_answers_every_prompt_says_where_and_why_and_escalates_at_the_settings_that_ship() -> None:
@@ -117,14 +122,14 @@ def test_submit_result_cancel_and_queues_work_from_the_shell(make_stack: Callabl
     environment = stack.environment | {"BITLADDER_URL": stack.url}
 
     answer = bitladder("submit", "aa bb", "--max-tokens", "3", "--wait", environment=environment)
-    streamed = bitladder("submit", "aa bb", "--max-tokens", "3", "--stream", environment=environment)
-    job_id = bitladder("submit", "cc", environment=environment).stdout.strip()
-    result = bitladder("result", job_id, "--wait", "--json", environment=environment)
-    late = bitladder("cancel", job_id, environment=environment)
-    queues = bitladder("queues", "--json", environment=environment)
-    missing = bitladder("result", "nobody", environment=environment)
-    explained = bitladder("explain", job_id, environment=environment)
-    route = bitladder("explain", "--prompt", "aa", "--min-tier", "int8", environment=environment)
+    streamed = warm("submit", "aa bb", "--max-tokens", "3", "--stream", environment=environment)
+    job_id = warm("submit", "cc", environment=environment).stdout.strip()
+    result = warm("result", job_id, "--wait", "--json", environment=environment)
+    late = warm("cancel", job_id, environment=environment)
+    queues = warm("queues", "--json", environment=environment)
+    missing = warm("result", "nobody", environment=environment)
+    explained = warm("explain", job_id, environment=environment)
+    route = warm("explain", "--prompt", "aa", "--min-tier", "int8", environment=environment)
 
     assert "served    int4; waited " in explained.stdout
     assert route.stdout.startswith("floor     int8: entropy 0.00 <= 4.5, raised to a minimum (article@1)\n")
@@ -179,14 +184,12 @@ def test_consent_and_a_maximum_cost_are_said_and_explained_from_the_shell(make_s
     environment = stack.environment | {"BITLADDER_URL": stack.url}
     consent = ("--min-tier", "int8", "--allow-below-floor", "--max-cost", "0.00001")
 
-    would = bitladder("explain", "--prompt", "aa", *consent, environment=environment)
-    below = bitladder("submit", "aa bb", *consent, "--max-tokens", "3", "--wait", "--json", environment=environment)
-    why = bitladder("explain", json.loads(below.stdout)["id"], environment=environment)
-    broken = json.loads(
-        bitladder("submit", "echo:fault", "--max-tier", "int4", "--json", environment=environment).stdout
-    )
-    bitladder("result", broken["id"], "--wait", environment=environment)
-    broke = bitladder("explain", broken["id"], environment=environment)
+    would = warm("explain", "--prompt", "aa", *consent, environment=environment)
+    below = warm("submit", "aa bb", *consent, "--max-tokens", "3", "--wait", "--json", environment=environment)
+    why = warm("explain", json.loads(below.stdout)["id"], environment=environment)
+    broken = json.loads(warm("submit", "echo:fault", "--max-tier", "int4", "--json", environment=environment).stdout)
+    warm("result", broken["id"], "--wait", environment=environment)
+    broke = warm("explain", broken["id"], environment=environment)
 
     assert "allowed   int8, fp8; with consent int4\n" in would.stdout
     assert "now       int4; 0 jobs ahead" in would.stdout
