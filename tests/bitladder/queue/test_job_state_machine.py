@@ -480,7 +480,7 @@ def test_a_job_lives_as_the_model_says(machine: type[JobLife]) -> None:
     run_state_machine_as_test(
         seed(SEED)(machine),
         settings=settings(
-            max_examples=sized(60, 400),
+            max_examples=sized(40, 400),
             stateful_step_count=sized(100, 200),
             report_multiple_bugs=False,
             database=None,

@@ -109,7 +109,7 @@ def test_a_candidate_is_loaded_where_the_release_names_another_checkpoint_for_it
     assert report.tiers[2].incumbent.digest == entry["digest"]
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o027])
+@pytest.mark.parametrize("umask", [0o000, pytest.param(0o027, marks=pytest.mark.long)])
 def test_results_and_reports_can_be_read_by_their_owner_alone_under_any_umask(
     run: Run, tmp_path: Path, umask: int
 ) -> None:

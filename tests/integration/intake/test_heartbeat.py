@@ -271,6 +271,7 @@ def test_a_stream_without_heartbeats_begins_with_its_job(make_stack: Callable[..
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "await_timeout")
 
 
+@pytest.mark.long
 def test_a_stream_begins_after_the_heartbeat_that_ships(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack()
     stack.intake()
