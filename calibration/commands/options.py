@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,9 +17,19 @@ Config = Annotated[
 ]
 MaxChars = Annotated[int, typer.Option("--max-chars", min=16, help="longer prompts are cut")]
 MAX_CHARS = 16_384
+URL_OPTION = typer.Option(envvar="BITLADDER_URL", help="an intake of the running stack")
+Url = Annotated[str, URL_OPTION]
 DEFAULT_URL = "http://127.0.0.1:8000"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _DAY_S = 86_400
+
+
+def key_option(scopes: str) -> Any:  # noqa: ANN401  (what typer gives for an option)
+    """Return the option of an intake's API key."""
+    return typer.Option(envvar="BITLADDER_API_KEY", help=f"with {scopes}; as a variable, ps does not show it")
+
+
+ControlKey = Annotated[str | None, key_option("the scopes submit, read, ops:read and ops:write")]
 
 
 def say(text: str) -> None:

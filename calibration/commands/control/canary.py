@@ -11,7 +11,7 @@ import typer
 
 from bitladder.errors import ConfigError
 from bitladder.settings.load import Loaded, load_settings
-from calibration.commands.options import DEFAULT_URL, AsJson, Config, read_seconds, say
+from calibration.commands.options import DEFAULT_URL, AsJson, Config, ControlKey, Url, read_seconds, say
 from calibration.control.canary.canary_prompts import PromptSource
 from calibration.control.canary.canary_report import (
     POWER_HEADER,
@@ -30,10 +30,6 @@ from calibration.control.proposals.proposal_folder import ProposalStore
 from calibration.errors import CalibrationError, InputError
 from calibration.terminal.tabular import table
 
-Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="an intake of the running stack")]
-ApiKey = Annotated[
-    str | None, typer.Option(envvar="BITLADDER_API_KEY", help="with the scopes submit, read, ops:read and ops:write")
-]
 Out = Annotated[Path, typer.Option("-o", "--out", help="the canary's folder")]
 Margin = Annotated[float, typer.Option(min=0, max=0.99, help="so much more loss is still good enough")]
 Alpha = Annotated[float, typer.Option(min=1e-6, max=0.5, help="the chance of each wrong decision, at most")]
@@ -86,7 +82,7 @@ def _run(
     propose: Annotated[Path | None, typer.Option(help="write the promotion of one that is fine as a proposal")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="promote a candidate that is fine, without asking")] = False,
     url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
+    api_key: ControlKey = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -170,7 +166,7 @@ def _status(out: Out, *, as_json: AsJson = False) -> None:
     typer.echo(json.dumps(made) if as_json else _as_table(made))
 
 
-def _promote(out: Out, *, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+def _promote(out: Out, *, url: Url = DEFAULT_URL, api_key: ControlKey = None, as_json: AsJson = False) -> None:
     """Give a candidate that was found fine everything; how its release is published then, is said.
 
     Example: bitladder calibrate canary promote -o var/canary
@@ -183,7 +179,7 @@ def _promote(out: Out, *, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_jso
     raise typer.Exit(0 if state.phase == "promoted" else 1)
 
 
-def _stop(out: Out, *, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+def _stop(out: Out, *, url: Url = DEFAULT_URL, api_key: ControlKey = None, as_json: AsJson = False) -> None:
     """Take the share back, whether or not a process still runs the canary.
 
     Example: bitladder calibrate canary stop -o var/canary

@@ -14,7 +14,7 @@ import typer
 from bitladder.policy_forms import LearnedForm
 from calibration.commands.control.policy_file import read_policy
 from calibration.commands.control.proposals import ApiKey, Folder
-from calibration.commands.options import AsJson, read_seconds, say
+from calibration.commands.options import URL_OPTION, AsJson, read_seconds, say
 from calibration.control.drift.drift_promise import Promise, promise_of_words
 from calibration.control.drift.drift_proposals import Auto, in_words
 from calibration.control.drift.feature_monitor import FeatureAlarm, Plan
@@ -54,7 +54,7 @@ _Auto = Annotated[bool, typer.Option("--auto", help="apply a proven limit within
 _MaxStep = Annotated[float, typer.Option(help="--auto: by which share the limit may fall at once")]
 _PerDay = Annotated[int, typer.Option(min=1, help="--auto: how often a day")]
 _Interval = Annotated[str | None, typer.Option("--every", help="run on, a pass every 60s, 5m, 1h; else one pass")]
-_Url = Annotated[str | None, typer.Option(envvar="BITLADDER_URL", help="an intake of the running stack")]
+_Url = Annotated[str | None, URL_OPTION]
 _Seed = Annotated[int, typer.Option(min=0, help="of the permutations")]
 
 

@@ -19,7 +19,7 @@ from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
 from calibration.commands.configuration import load_configuration
 from calibration.commands.engine_log import log_to_stderr
-from calibration.commands.options import DEFAULT_URL, AsJson, Config, progress_console, say
+from calibration.commands.options import DEFAULT_URL, AsJson, Config, Url, key_option, progress_console, say
 from calibration.control.asking.askers import Askers, LocalEngines, StackOptions, running_stack
 from calibration.control.labelling.label_estimate import Estimate
 from calibration.control.labelling.label_set import FILES, LabelRequest, label_set
@@ -37,8 +37,7 @@ _Prompts = Annotated[Path, typer.Argument(help='JSONL: {"prompt" or "text", "sou
 _Reference = Annotated[str, typer.Option(help="the tier that the others are held against; --local: [TIER=]FOLDER too")]
 _Tiers = Annotated[str, typer.Option(help="with commas between them; --local: [TIER=]FOLDER too")]
 _Out = Annotated[Path, typer.Option("-o", "--out", help="folder of labels.jsonl, report.json, report.html")]
-_Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="the intake of the running stack")]
-_ApiKey = Annotated[str | None, typer.Option(envvar="BITLADDER_API_KEY", help="with the scopes submit and read")]
+_ApiKey = Annotated[str | None, key_option("the scopes submit and read")]
 _Local = Annotated[bool, typer.Option("--local", help="start engines here, one after another: no stack")]
 _Chat = Annotated[bool | None, typer.Option("--chat/--no-chat", help="the chat template (default: where there is one)")]
 _Temperature = Annotated[
@@ -57,7 +56,7 @@ def label_command(
     reference: _Reference,
     tiers: _Tiers,
     out: _Out = OUT,
-    url: _Url = DEFAULT_URL,
+    url: Url = DEFAULT_URL,
     api_key: _ApiKey = None,
     local: _Local = False,
     model: Annotated[str, typer.Option(help="whose tiers, where there are several models")] = "",

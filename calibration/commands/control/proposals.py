@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from calibration.commands.options import DEFAULT_URL, AsJson, say
+from calibration.commands.options import DEFAULT_URL, AsJson, Url, key_option, say
 from calibration.control.proposals.applying import apply, dismiss, undo
 from calibration.control.proposals.author import operator, time_now
 from calibration.control.proposals.intake_settings import IntakeSettings
@@ -19,10 +19,7 @@ from calibration.errors import InputError
 from calibration.terminal.tabular import plain, table
 
 Folder = Annotated[Path, typer.Option("--proposals", help="the folder of proposals")]
-Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="an intake of the running stack")]
-ApiKey = Annotated[
-    str | None, typer.Option(envvar="BITLADDER_API_KEY", help="the intake's API key, with the scope ops:write")
-]
+ApiKey = Annotated[str | None, key_option("the scope ops:write")]
 _Id = Annotated[str, typer.Argument(metavar="ID", help="the proposal, as `list` shows it")]
 _Note = Annotated[str, typer.Option("--reason", help="why; kept in the proposal's history")]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from calibration.commands.configuration import load_configuration
-from calibration.commands.options import DEFAULT_URL, AsJson, Config, read_seconds, say
+from calibration.commands.options import DEFAULT_URL, AsJson, Config, Url, key_option, read_seconds, say
 from calibration.control.asking.askers import StackOptions
 from calibration.control.metrics_file import check_metrics_path, write_metrics
 from calibration.control.shadow.figures_text import as_text
@@ -23,10 +23,7 @@ from calibration.errors import InputError
 # By it operators find the jobs, and can cancel them all.
 TAG = "shadow"
 _Out = Annotated[Path, typer.Option("-o", "--out", help="folder of labels and progress; go on with the same")]
-_Url = Annotated[str, typer.Option(envvar="BITLADDER_URL", help="the intake")]
-_ApiKey = Annotated[
-    str | None, typer.Option(envvar="BITLADDER_API_KEY", help="with submit, read, ops:read; as a variable ps hides it")
-]
+_ApiKey = Annotated[str | None, key_option("the scopes submit, read and ops:read")]
 _Capture = Annotated[Path | None, typer.Option(help="captured prompts (default: capture.folder)")]
 _Model = Annotated[str, typer.Option(help="whose tiers, where there are several models")]
 _Share = Annotated[float, typer.Option(help="of the captured requests, chosen by a hash of their ids")]
@@ -51,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 def shadow(
     out: _Out,
-    url: _Url = DEFAULT_URL,
+    url: Url = DEFAULT_URL,
     api_key: _ApiKey = None,
     capture: _Capture = None,
     model: _Model = "",
