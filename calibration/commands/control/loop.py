@@ -13,7 +13,7 @@ import typer
 
 from calibration.commands.app import make_app
 from calibration.commands.control.canary import load
-from calibration.commands.options import AsJson, say
+from calibration.commands.options import AsJson, ControlKey, say
 from calibration.control.loop.loop_file import read_loop
 from calibration.control.loop.loop_page import PAGE, is_signed, summary
 from calibration.control.loop.loop_state import read_state
@@ -25,7 +25,9 @@ from calibration.control.proposals.author import operator
 from calibration.errors import InputError
 from calibration.terminal.tabular import table
 
-Folder = Annotated[Path, typer.Argument(help="of the loop: what its steps write, loop.json and index.html")]
+Folder = Annotated[
+    Path, typer.Option("-o", "--out", help="the loop's folder: what its steps write, loop.json and index.html")
+]
 File = Annotated[Path, typer.Option("--file", "-f", help="what the loop does")]
 _FILE = Path("loop.toml")
 _TO_BE_SIGNED = 3
@@ -35,7 +37,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
         help="Go the whole way: sample, label, tune, ablate, propose, and, once somebody signed the page, canary and "
-        "promote.\n\nExample: bitladder calibrate loop run var/loop -f loop.toml",
+        "promote.\n\nExample: bitladder calibrate loop run -o var/loop -f loop.toml",
     )
     app.add_typer(group, name="loop")
     group.command("run")(_run)
@@ -48,9 +50,7 @@ def _run(
     file: File = _FILE,
     until: Annotated[str, typer.Option(help=f"stop behind this step: {', '.join(NAMES)}")] = PROMOTE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check the file, and show the commands")] = False,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="BITLADDER_API_KEY", help="with submit, read, ops:read and ops:write")
-    ] = None,
+    api_key: ControlKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Do the steps that are not done. Called again, it goes on where it was; a step whose input changed is done again.
@@ -58,9 +58,9 @@ def _run(
     Exit status 0: the policy is promoted, or the loop is where --until says; 1: the labels prove no policy, or its
     canary was refused; 3: the page waits for a signature; another one is that of the step that failed.
 
-    Example: bitladder calibrate loop run var/loop -f loop.toml --dry-run
+    Example: bitladder calibrate loop run -o var/loop -f loop.toml --dry-run
 
-    Example: bitladder calibrate loop run var/loop -f loop.toml --until propose
+    Example: bitladder calibrate loop run -o var/loop -f loop.toml --until propose
     """
     loop = read_loop(file)
     steps = [*steps_of(loop, folder), *steps_on_traffic(loop, folder, next(iter(loop.policies)), "PROPOSAL")]
@@ -86,20 +86,24 @@ def _sign(
     note: Annotated[str, typer.Option(help="kept beside it")] = "",
     page: Annotated[str, typer.Option(help="the digest on the page that you have read: another one is refused")] = "",
     file: File = _FILE,
+    as_json: AsJson = False,
 ) -> None:
     """Sign what the page says: the policy may then go to a canary, and be promoted if that finds it fine.
 
-    Example: bitladder calibrate loop sign var/loop --name "A. Turing" --note "read the ablation"
+    Example: bitladder calibrate loop sign -o var/loop --name "A. Turing" --note "read the ablation"
     """
     signature = sign_loop(folder, read_loop(file), (name or operator())[:100], note[:1000], page).signature
     assert signature is not None  # noqa: S101  (just made)
+    if as_json:
+        typer.echo(json.dumps(msgspec.structs.asdict(signature)))
+        return
     typer.echo(f"signed by {signature.name} at {signature.at}: {signature.page[:16]}")
 
 
 def _status(folder: Folder, *, as_json: AsJson = False) -> None:
     """Show how far a loop is.
 
-    Example: bitladder calibrate loop status var/loop
+    Example: bitladder calibrate loop status -o var/loop
     """
     state = read_state(folder)
     if not state.steps:
@@ -127,7 +131,7 @@ def _show(folder: Path, end: LoopEnd, *, as_json: bool) -> None:
     typer.echo(f"{end.step}: {end.state}{f' ({end.message})' if end.message else ''}")
     typer.echo(f"page: {folder / PAGE}")
     if end.state == "to be signed":
-        typer.echo(f"read it, and sign it: bitladder calibrate loop sign {folder} --name NAME --page {end.page}")
+        typer.echo(f"read it, and sign it: bitladder calibrate loop sign -o {folder} --name NAME --page {end.page}")
 
 
 def _check(name: str, arguments: Sequence[str]) -> None:

@@ -84,7 +84,7 @@ def _change(folder: Path, loop: LoopFile, state: LoopState) -> Iterator[list[str
     yield ["policy", f"{state.policy}, by {printable(loop.policies.get(state.policy, 'a file that is named no more'))}"]
     yield ["digest of what is signed", page_digest(state, SIGNED)[:16]]
     if state.signature is None:
-        yield ["signed", f"by nobody: bitladder calibrate loop sign {folder} --name NAME"]
+        yield ["signed", f"by nobody: bitladder calibrate loop sign -o {folder} --name NAME"]
         return
     signature = state.signature
     yield [

@@ -106,7 +106,7 @@ def policy_of(stack: Stack) -> object:
 @pytest.mark.long
 def test_a_loop_goes_from_prompts_to_a_promoted_policy_once_its_page_is_signed(stack: Stack, tmp_path: Path) -> None:
     before = (tmp_path / "tuned-a.json").read_bytes()
-    command = [sys.executable, "-m", "calibration", "loop", "run", "loop"]
+    command = [sys.executable, "-m", "calibration", "loop", "run", "-o", "loop"]
     cut = subprocess.Popen(command, cwd=tmp_path, env=stack.environment, stdout=subprocess.DEVNULL)
     labels = tmp_path / "loop" / "labels" / "labels.jsonl"
     wait_until(lambda: labels.exists() and labels.read_bytes().count(b"\n") >= 3, "some are labelled", 60)
@@ -114,20 +114,21 @@ def test_a_loop_goes_from_prompts_to_a_promoted_policy_once_its_page_is_signed(s
     assert cut.wait(60) == 128 + signal.SIGTERM
     assert json.loads((tmp_path / "loop" / "loop.json").read_text())["steps"]["label"]["outcome"] == "failed"
 
-    waits = loop(stack, tmp_path, "run", "loop")
+    waits = loop(stack, tmp_path, "run", "-o", "loop")
 
     assert waits.returncode == TO_BE_SIGNED, waits.stderr
     assert (tmp_path / "tuned-a.json").read_bytes() == before
     assert policy_of(stack) != "tuned-a"
     assert "loop sign" in waits.stdout
 
-    signed = loop(stack, tmp_path, "sign", "loop", "--name", "A. Turing")
-    ended = loop(stack, tmp_path, "run", "loop")
+    signed = loop(stack, tmp_path, "sign", "-o", "loop", "--name", "A. Turing", "--json")
+    ended = loop(stack, tmp_path, "run", "-o", "loop")
 
     assert (signed.returncode, ended.returncode) == (0, 0), ended.stderr
+    assert json.loads(signed.stdout)["name"] == "A. Turing"
     assert (tmp_path / "tuned-a.json").read_bytes() == (tmp_path / "loop" / "policy.json").read_bytes()
     assert policy_of(stack) == "tuned-a"
-    status = json.loads(loop(stack, tmp_path, "status", "loop", "--json").stdout)
+    status = json.loads(loop(stack, tmp_path, "status", "-o", "loop", "--json").stdout)
     assert (status["summary"], status["signed"], set(status["steps"].values())) == ("promoted", True, {"done"})
     page = (tmp_path / "loop" / "index.html").read_text()
     assert "A. Turing" in page
