@@ -13,8 +13,8 @@ from calibration.artifacts.folder import require_outside
 from calibration.commands.control.policy_file import read_policy
 from calibration.commands.control.tier_costs import read_costs
 from calibration.commands.options import AsJson, progress_console, say
-from calibration.control.ablation.page import COLUMNS, cascade_sentences, points, rows
-from calibration.control.ablation.run_ablation import Question, ablate
+from calibration.control.ablation.page import COLUMNS, cascade_sentences, points, remarks, rows
+from calibration.control.ablation.run_ablation import PROMPT_WEIGHT, Question, ablate
 from calibration.control.ablation.write_report import PAGE, check_out, with_facts, write_report
 from calibration.terminal.escape import printable
 from calibration.terminal.progress import Steps
@@ -34,6 +34,9 @@ def register(app: typer.Typer) -> None:
         sure: Annotated[
             list[str], typer.Option(help="in the lowest tier's entry, how sure it was of its answer: a cascade of each")
         ] = ["own.entropy", "own.margin"],  # noqa: B006  (typer copies it)
+        prompt_weight: Annotated[
+            float, typer.Option(min=0, max=10, help="cost of a prompt's token, of an answer's one: what is gone early")
+        ] = PROMPT_WEIGHT,
         policy: Annotated[Path | None, typer.Option(help="a policy's file to compare, as `tune` writes it")] = None,
         resamples: Annotated[int, typer.Option(min=20, max=10_000, help="of the labels, for the intervals")] = 1000,
         seed: Annotated[int, typer.Option(min=0, help="the same seed, the same figures")] = 0,
@@ -61,6 +64,7 @@ def register(app: typer.Typer) -> None:
             policy=None if policy is None else read_policy(policy),
             resamples=resamples,
             seed=seed,
+            prompt_weight=prompt_weight,
         )
         _run(labels, folder, question, as_json=as_json)
 
@@ -80,7 +84,7 @@ def _text(report: dict[str, Any], folder: Path) -> str:  # Any: JSON
     lines = []
     for split in report["splits"]:
         lines += [table(COLUMNS, rows(report, split), title=_TITLES[split]), *cascade_sentences(report, split), ""]
-    lines += points(report)
+    lines += [*remarks(report), *points(report)]
     lines += [f"left out: {printable(name)}: {why}" for name, why in report["left_out"].items()]
     if skipped := report["lines_without_every_tier"]:
         lines.append(f"{skipped:,} lines without a loss of every tier were not used")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,9 @@ def kinds_png(report: Figures) -> bytes | None:
 def _draw_split(axes: Axes, report: Figures, split: str, figures: Figures) -> None:
     axes.set_title(_TITLES[split], fontsize=10)
     axes.grid(alpha=0.3)
-    for at, (name, policy) in enumerate(figures["policies"].items()):
-        colour, line = _FIXED.get(name, (_COLOURS[at % 20], "-." if name.startswith("cascade") else "-"))
+    for at, (name, policy) in enumerate(_drawn(figures["policies"])):
+        sees_answer = name.startswith(("cascade", "stacked"))
+        colour, line = _FIXED.get(name, (_COLOURS[at % 20], "-." if sees_answer else "-"))
         costs, points = policy["curve"]["costs"], policy["curve"]["remaining"]
         axes.plot(costs, _known([point and point["value"] for point in points]), line, color=colour, label=name)
         if name in ("entropy", "policy", figures["best_router"]):
@@ -79,6 +81,25 @@ def _draw_split(axes: Axes, report: Figures, split: str, figures: Figures) -> No
                 point["cost"]["value"], _known([point["remaining"] and point["remaining"]["value"]])[0], marker,
                 color="#B00020", markersize=10, linestyle="none", label=f"{name}, as it serves",
             )  # fmt: skip
+
+
+def _drawn(policies: Figures) -> Iterator[tuple[str, Figures]]:
+    """Yield what is drawn: of policies that differ in their number of tokens alone, the one with the largest area."""
+    best: dict[str, float] = {}
+    for name, policy in policies.items():
+        if policy["after_tokens"]:
+            best[_alike(name)] = max(best.get(_alike(name), -math.inf), _area(policy))
+    for name, policy in policies.items():
+        if not policy["after_tokens"] or _area(policy) == best[_alike(name)]:
+            yield name, policy
+
+
+def _alike(name: str) -> str:
+    return name.rpartition(" after ")[0]
+
+
+def _area(policy: Figures) -> float:
+    return -math.inf if policy["area_share"] is None else float(policy["area_share"]["value"])
 
 
 def _known(values: list[float | None]) -> list[float]:

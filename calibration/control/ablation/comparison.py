@@ -48,6 +48,7 @@ class Policy:
     family: Family
     scores: Numbers | None = None
     differs_within_kinds: bool = True
+    after: int | None = None  # tokens of an answer, where it decides after these
 
 
 class Comparison:
@@ -74,10 +75,11 @@ class Comparison:
         return float(self._area_share(curves(policy.family, self._weights[:1]))[0])
 
     def figures(self, policy: Policy, best: Policy | None = None) -> Figures:
-        """Return all figures of a policy; `best`: the router that a cascade is held against."""
+        """Return all figures of a policy; `best`: the router that it is held against."""
         estimate, shown = self._resamples.estimate, curves(policy.family, self._weights)
         rival = None if best is None else curves(best.family, self._weights)
         return {
+            "after_tokens": policy.after,
             "area_share": estimate(self._area_share(shown)),
             "spearman": self._spearman(policy),
             "at_article_cost": None if self._article is None else self._beside_article(policy, shown, rival),

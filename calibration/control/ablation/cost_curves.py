@@ -124,16 +124,17 @@ def oracle(costs: Numbers, losses: Numbers) -> Family:
     return family
 
 
-def cascade(unsure: Numbers, costs: Numbers, losses: Numbers) -> Family:
+def cascade(unsure: Numbers, spent: Numbers, costs: Numbers, losses: Numbers) -> Family:
     """Return the policies that let the lowest tier answer, and a higher one again where that was not sure enough.
 
-    The higher one is the next tier that random shares would use. Both answers are paid for, so that beyond some cost
-    nobody would go on: from the setting where it saves most, the curve is the straight line to all on that tier.
+    `spent`: the share of the lowest tier's cost that is gone when it is judged: 1 of a whole answer. The higher one is
+    the next tier that random shares would use. Both are paid for, so that beyond some cost nobody would go on: from the
+    setting where it saves most, the curve is the straight line to all on that tier.
     """
     random = at_random(costs, losses)
     tier = int(random.choices[0, 1])
     answers = by_limit(unsure[:, None], costs[[0, tier]], losses[:, [0, tier]]).choices
-    paid = costs[0] + answers * costs[tier]
+    paid = np.where(answers == 1, spent[:, None] * costs[0] + costs[tier], costs[0])
     lost = np.where(answers == 1, losses[:, [tier]], losses[:, :1])
     cost, loss = paid.mean(axis=0), lost.mean(axis=0)
     before = np.flatnonzero(cost < costs[tier])

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from bitladder.policy_forms import LearnedForm, Linear
+from bitladder.policy_forms import LearnedForm
 from calibration.control.ablation.baselines import FEATURES, ByKind, ByValue
 from calibration.control.ablation.comparison import Measured, Policy
-from calibration.control.ablation.cost_curves import Numbers, by_limit, cascade
+from calibration.control.ablation.cost_curves import Numbers, by_limit
 from calibration.control.ablation.served import bounds_of
 from calibration.control.losses import Labels
 from calibration.control.predictors.predictor import Fitted, Predictor, Rows
 from calibration.control.predictors.registry import PREDICTORS
-from calibration.control.scores import columns_of, fit_ridge, inputs_for, predict
 from calibration.errors import InputError
-
-LEARNED_CASCADE = "cascade: ridge on features and answer"
-
-
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    columns: Numbers
-    form: Linear
-
-    def losses(self, labels: Labels, rows: Rows) -> Numbers:
-        del labels
-        return predict(self.form, self.columns[rows])[:, None]
-
-    def export(self) -> None:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _WithAnswer:
-    """Ridge on the features and on what the lowest tier's answer showed while it was written."""
-
-    sure: Mapping[str, Numbers]
-
-    def fit(self, labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, seed: int) -> _Fit:
-        del seed
-        columns = columns_of(inputs_for(labels.names, labels.features[rows]), labels.names, labels.features)
-        shown = np.column_stack(list(self.sure.values()))
-        deviation = shown[rows].std(axis=0)
-        varied = deviation > 1e-9
-        shown = (shown[:, varied] - shown[rows][:, varied].mean(axis=0)) / deviation[varied]
-        columns = np.hstack([columns, shown])
-        return _Fit(columns, fit_ridge(columns[rows], added[tiers[0]][rows]))
 
 
 def predictors_of(labels: Labels, kinds: Sequence[str]) -> dict[str, Predictor]:
@@ -79,7 +46,7 @@ def routers(
     for name, predictor in predictors_of(labels, measured.kinds).items():
         step()
         try:
-            bounds, made.fitted[name] = _out_of_fold(predictor, labels, measured, folds, seed)
+            bounds, made.fitted[name] = out_of_fold(predictor, labels, measured, folds, seed)
         except InputError as error:
             made.left_out[name] = str(error)
             continue
@@ -89,31 +56,17 @@ def routers(
     return made
 
 
-def cascades(labels: Labels, measured: Measured, folds: Rows, seed: int, sure: Mapping[str, Numbers]) -> list[Policy]:
-    """Return the policies that ask the top where the lowest tier was unsure of the answer that it wrote."""
-    unsure: dict[str, Predictor] = {f"cascade: {name}": ByValue(values) for name, values in sure.items()}
-    if sure:
-        unsure[LEARNED_CASCADE] = _WithAnswer(sure)
-    policies = []
-    for name, predictor in unsure.items():
-        bounds, _ = _out_of_fold(predictor, labels, measured, folds, seed)
-        family = cascade(bounds[:, 0], measured.costs, measured.losses)
-        policies.append(Policy(name=name, family=family, scores=bounds[:, 0]))
-    return policies
-
-
 def of_form(form: LearnedForm, labels: Labels, measured: Measured) -> Policy:
     """Return a policy's file at all limits."""
     bounds = bounds_of(form, labels, measured.ladder[:-1])
     return Policy(name="policy", family=by_limit(bounds, measured.costs, measured.losses), scores=bounds.min(axis=1))
 
 
-def _out_of_fold(
+def out_of_fold(
     predictor: Predictor, labels: Labels, measured: Measured, folds: Rows, seed: int
 ) -> tuple[Numbers, Fitted]:
-    tiers = measured.ladder[:-1]
-    added = {tier: measured.losses[:, at] for at, tier in enumerate(tiers)}
-    parts = []
+    """Return what each tier below the top is predicted to lose on labels that were not fitted on, and the last fit."""
+    tiers, added, parts = measured.ladder[:-1], added_of(measured), []
     for fold in range(int(folds.max()) + 1):
         fitted = predictor.fit(labels, added, tiers, np.flatnonzero(folds != fold), seed)
         parts.append(fitted.losses(labels, np.flatnonzero(folds == fold)))
@@ -121,3 +74,7 @@ def _out_of_fold(
     for fold, part in enumerate(parts):
         bounds[folds == fold] = part
     return bounds, fitted
+
+
+def added_of(measured: Measured) -> dict[str, Numbers]:
+    return {tier: measured.losses[:, at] for at, tier in enumerate(measured.ladder[:-1])}

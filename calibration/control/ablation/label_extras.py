@@ -30,6 +30,7 @@ class Beside:
     kinds: tuple[str, ...]
     others: Numbers | None  # a column for each tier; None: not of every label
     sure: dict[str, Numbers]  # by name, what is in the lowest tier's entry of every label
+    entries: tuple[dict[str, Any], ...]  # the lowest tier's; JSON
 
 
 def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure: Sequence[str]) -> Beside:
@@ -45,12 +46,13 @@ def read_beside(path: Path, tiers: Sequence[str], measure: str, other: str, sure
             raise InputError(f"{path}: {other!r} must be from 0 to 1 in every label: a share that disagrees, or a bool")
     # An entry that is a bool says whether the answer was right, and not how sure the tier was of it.
     entries = [line.tiers[tiers[0]] for line in whole]
-    objects = [entry if isinstance(entry, dict) else {} for entry in entries]
+    objects = tuple(entry if isinstance(entry, dict) else {} for entry in entries)
     columns = {name: [number_at(entry, name) for entry in objects] for name in sure}
     return Beside(
         kinds=tuple(line.kind for line in whole),
         others=others,
         sure={name: np.array(values, float) for name, values in columns.items() if all(map(_is_finite, values))},
+        entries=objects,
     )
 
 

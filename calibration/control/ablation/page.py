@@ -16,16 +16,18 @@ COLUMNS = (
 _TITLES = {"random": "Held out by chance (intervals by prompt)", "source": "Held out by source (intervals by source)"}
 _INTERVALS = {"random": "by_prompt", "source": "by_source"}
 _FACTS = (
-    "measure", "agreement", "labels", "lines_without_every_tier", "sources", "kinds", "costs", "seed", "resamples",
-    "labels_file", "labels_sha256", "made_at", "versions",
+    "measure", "agreement", "labels", "lines_without_every_tier", "sources", "kinds", "costs", "prompt_weight",
+    "spent_after_tokens", "seed", "resamples", "labels_file", "labels_sha256", "made_at", "versions",
 )  # fmt: skip
 _NOTES = (
     "No figure is of labels that its policy was fitted on: five folds, each predicted by a fit to the other four.",
     "area: between random shares (0) and the oracle (1), who knows every loss; rho: Spearman's correlation with the "
     "lowest tier's loss; left: what remains of the loss of all on the lowest tier.",
     "Intervals are 95 % bootstrap intervals of the labels; that a fit would differ with other labels is not in them.",
-    "A cascade pays for the lowest tier's answer, and for the top's too where it escalates; what it is held against is "
-    "the router with the largest area.",
+    "A cascade pays for the lowest tier's answer, or for as much of it as was written, and for the higher one's too "
+    "where it escalates; what it is held against is the router with the largest area.",
+    "Stacked: the router sends some up at once, and a cascade after so many tokens some of the rest; both limits are "
+    "chosen on the folds that are not shown.",
     "lowest at equal agreement: the largest share of requests on the lowest tier at which agreement is at least 99.5 % "
     "of the best single tier's.",
 )
@@ -54,6 +56,11 @@ def rows(report: Figures, split: str) -> list[list[str]]:
     return lines
 
 
+def remarks(report: Figures) -> list[str]:
+    """Return why there are no policies, or columns are empty; nothing where all is as it should be."""
+    return [report[name] for name in ("nothing_lost", "nothing_left") if report[name]]
+
+
 def points(report: Figures) -> list[str]:
     """Return sentences on the single tiers, the article's rule and the policy under test, as they serve."""
     ladder, singles = report["ladder"], report["singles"]
@@ -75,22 +82,32 @@ def points(report: Figures) -> list[str]:
 
 
 def cascade_sentences(report: Figures, split: str) -> list[str]:
-    """Return for each cascade what it loses at equal cost beside the best router."""
+    """Return what is lost at equal cost beside the best router: by the oracle, and by policies that see an answer.
+
+    A sentence has those that differ in the tokens alone after which they decide.
+    """
     figures = report["splits"][split]
-    lines = []
+    alike: dict[str, list[tuple[str, str]]] = {}
     for name, policy in figures["policies"].items():
-        if name.startswith("cascade"):
-            at = policy["at_article_cost"] or policy["at_lowest_share"]["0.5"]
-            lines.append(
-                f"{printable(name)}: at equal cost it loses {_number(at['of_best_router'], '{:.2f}') or '?'} "
-                f"of the best router ({figures['best_router']})"
-            )
+        at = policy["at_article_cost"] or policy["at_lowest_share"]["0.5"]
+        if "of_best_router" in at:
+            tokens = str(policy["after_tokens"] or "")
+            share = _number(at["of_best_router"], "{:.2f}") or "?"
+            alike.setdefault(name.removesuffix(tokens).rstrip(), []).append((tokens, share))
+    lines = []
+    for group, pairs in alike.items():
+        tokens, shares = (", ".join(filter(None, part)) for part in zip(*pairs, strict=True))
+        beside = f"at equal cost it loses {shares} of the best router ({figures['best_router']})"
+        lines.append(f"{printable(group)}{tokens and f' {tokens} tokens'}: {beside}")
     return lines
 
 
-def page(report: Figures, curves: bytes, kinds: bytes | None) -> str:
+def page(report: Figures, curves: bytes | None, kinds: bytes | None) -> str:
     """Return the whole report as one page."""
-    sections = [Section(heading="Quality over cost", png=curves), Section(text="\n".join(points(report)))]
+    sections = [Section(text=remark) for remark in remarks(report)]
+    if curves is not None:
+        sections.append(Section(heading="Quality over cost", png=curves))
+    sections.append(Section(text="\n".join(points(report))))
     for split in report["splits"]:
         sections.append(Section(heading=_TITLES[split], header=COLUMNS, rows=rows(report, split)))
         sections.append(Section(text="\n".join(cascade_sentences(report, split))))

@@ -41,13 +41,13 @@ def write_report(report: dict[str, Any], into: Path) -> None:  # Any: JSON
         kinds_png,
     )  # matplotlib takes half a second to import
 
-    curves, kinds = curves_png(report), kinds_png(report)
+    curves, kinds = (curves_png(report), kinds_png(report)) if report["splits"] else (None, None)
     with writing(into.parent), claimed(into, "--out", _is_ours, lambda: None), staged(into) as folder:
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         (folder / PAGE).write_text(page(report, curves, kinds), encoding="utf-8")
-        (folder / "curves.png").write_bytes(curves)
-        if kinds is not None:
-            (folder / "kinds.png").write_bytes(kinds)
+        for name, png in (("curves.png", curves), ("kinds.png", kinds)):
+            if png is not None:
+                (folder / name).write_bytes(png)
         files = sorted(path.name for path in folder.iterdir())
         write_manifest(folder, {"ablation": report["labels_sha256"], "files": files})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from bitladder.policy_forms import Form, Input, LearnedForm, Linear
 from calibration.commands.app import main
-from calibration.control.ablation import held_out
+from calibration.control.ablation import handing_over, held_out
 from calibration.control.ablation.run_ablation import Question, ablate
 from calibration.control.predictors.registry import PREDICTORS
 
@@ -47,7 +48,9 @@ def run(*arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
-def compared(tmp_path: Path, lines: list[Json], *, policy: Form | None = None, **costs: float) -> Json:
+def compared(
+    tmp_path: Path, lines: list[Json], *, policy: Form | None = None, prompt_weight: float = 0.25, **costs: float
+) -> Json:
     question = Question(
         costs=costs or {"low": 0.2, "middle": 0.5, "top": 1.0},
         measure="answer.kl",
@@ -56,6 +59,7 @@ def compared(tmp_path: Path, lines: list[Json], *, policy: Form | None = None, *
         policy=policy,
         resamples=40,
         seed=0,
+        prompt_weight=prompt_weight,
     )
     return ablate(write(tmp_path / "labels.jsonl", lines), question)
 
@@ -64,6 +68,7 @@ def compared(tmp_path: Path, lines: list[Json], *, policy: Form | None = None, *
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fit the quick predictors alone: trees take two seconds of CPU, whatever the labels are."""
     monkeypatch.setattr(held_out, "PREDICTORS", {name: PREDICTORS[name] for name in ("ridge", "knn")})
+    monkeypatch.setattr(handing_over, "_ROUTERS", ("ridge",))
 
 
 def value(figures: Json, *names: str) -> float:
@@ -175,17 +180,102 @@ def test_labels_of_one_source_are_held_out_by_chance_only_and_the_report_says_so
     assert report["left_out"]["folds by source"] == "all labels are from one source"
 
 
-@pytest.mark.usefixtures("quick")
-def test_tiers_that_lose_nothing_have_no_area_and_no_nan(tmp_path: Path) -> None:
+def with_losses(kl: Callable[[int], tuple[float, float, float]]) -> list[Json]:
     lines = labels_of(60)
-    for line in lines:
-        line["tiers"] = {"low": {"answer": {"kl": 0.0, "flips": 0.0}}, "middle": {"answer": {"kl": 0.0, "flips": 0.0}}}
+    for number, line in enumerate(lines):
+        line["tiers"] = {
+            tier: {"answer": {"kl": loss, "flips": 0.0}}
+            for tier, loss in zip(("low", "middle", "top"), kl(number), strict=True)
+        }
+    return lines
 
-    report = compared(tmp_path, lines)
 
+def test_labels_on_which_nothing_is_lost_are_said_to_leave_nothing_to_compare(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write(tmp_path / "labels.jsonl", with_losses(lambda _: (0.25, 0.25, 0.25)))
+
+    assert run("ablate", labels, "-o", tmp_path / "report", "--resamples", 20, *COSTS) == 0
+
+    said = (
+        "Nothing is lost below top on any of these 60 labels (answer.kl is at low and middle what it is at top): all "
+        "requests may go to low, and there are no policies to compare."
+    )
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["nothing_lost"].startswith(said)
+    assert report["splits"] == {}
+    assert said in (shown := capsys.readouterr().out)
+    assert "held out" not in shown
+    assert said in (page := (tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
+    assert "<th>policy</th>" not in page
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.json", "report.html", "manifest.json"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lowest_tier_that_loses_nothing_on_average_has_its_empty_columns_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = with_losses(lambda number: ((0.3, 0.2, 0.1), (0.0, 0.1, 0.2))[number % 2])
+
+    assert (
+        run("ablate", write(tmp_path / "labels.jsonl", lines), "-o", tmp_path / "report", "--resamples", 20, *COSTS)
+        == 0
+    )
+
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["nothing_lost"] is None
+    assert report["nothing_left"].startswith("On average low loses nothing beyond top on these labels")
+    assert report["splits"]["random"]["policies"]["random"]["at_lowest_share"]["0.5"]["remaining"] is None
     assert "NaN" not in json.dumps(report)
-    assert report["splits"]["random"]["policies"]["ridge"]["area_share"] is None
-    assert value(report["splits"]["random"]["policies"]["ridge"], "equal_agreement") == 1
+    assert "On average low loses nothing beyond top" in capsys.readouterr().out
+    assert "On average low loses nothing" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def begun(lines: list[Json]) -> list[Json]:
+    """Return labels whose answers show after 8 of 80 tokens what the whole answers do."""
+    for number, line in enumerate(lines):
+        own = line["tiers"]["low"]["own"]
+        beginning = {name: own[name] for name in ("entropy", "margin")}
+        own |= {"tokens": 80, "beginnings": {"8": beginning, "40": beginning}}
+        line["features"]["tokens"] = 40.0 + number % 3
+    return lines
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_cascade_that_hands_over_early_is_compared_at_each_number_of_tokens_and_behind_a_router(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write(tmp_path / "labels.jsonl", begun(labels_of(120)))
+    costs = ("--cost", "low=0.2", "--cost", "top=1")
+
+    assert run("ablate", labels, "-o", tmp_path / "report", "--resamples", 20, *costs) == 0
+
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["spent_after_tokens"] == pytest.approx({"8": 18.25 / 90.25, "40": 50.25 / 90.25}, abs=1e-3)
+    policies = report["splits"]["source"]["policies"]
+    for name in ("own.entropy", "own.margin", "ridge on features and answer"):
+        whole, early, later = (policies[f"cascade: {name}{after}"] for after in ("", " after 8", " after 40"))
+        assert (whole["after_tokens"], early["after_tokens"]) == (None, 8)
+        assert value(whole, "area_share") < value(later, "area_share") < value(early, "area_share")
+        assert value(early, "spearman", "loss") == pytest.approx(value(whole, "spearman", "loss"), abs=0.02)
+    stack = policies["stacked: ridge, then ridge on features and answer after 8"]
+    assert value(stack, "area_share") > value(policies["ridge"], "area_share")
+    assert value(policies["oracle"], "at_article_cost", "of_best_router") < 1
+    shown = capsys.readouterr().out
+    assert "cascade: own.margin after 8, 40 tokens: at equal cost it loses 0." in shown
+    assert "oracle: at equal cost it loses 0." in shown
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_prompt_that_costs_nothing_leaves_less_spent_and_two_sources_leave_no_stack(tmp_path: Path) -> None:
+    report = compared(tmp_path, begun(labels_of(60, sources=2)), prompt_weight=0.0)
+
+    assert report["spent_after_tokens"] == {"8": 0.1, "40": 0.5}
+    stacked = {
+        split: [name for name in part["policies"] if "stacked" in name] for split, part in report["splits"].items()
+    }
+    assert [len(names) for names in stacked.values()] == [2, 0]
+    assert report["left_out"] == {"stacked policies, by source": "they take 3 sources or more"}
 
 
 @pytest.mark.usefixtures("quick")

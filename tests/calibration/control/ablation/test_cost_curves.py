@@ -112,10 +112,21 @@ def test_a_policy_goes_from_all_on_the_lowest_tier_to_all_on_the_top() -> None:
 def test_a_cascade_pays_for_both_answers_and_ends_in_the_line_to_all_on_the_top() -> None:
     costs, losses = np.array([0.2, 1.0]), np.array([[4.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
 
-    shown = curves(cascade(losses[:, 0], costs, losses), ONCE)
+    shown = curves(cascade(losses[:, 0], np.ones(4), costs, losses), ONCE)
 
     assert shown.costs[0] == pytest.approx([0.2, 0.2, 0.45, 1.0])
     assert shown.losses[0] == pytest.approx([1.0, 1.0, 0.0, 0.0])
+
+
+def test_an_early_cascade_pays_for_what_was_written_and_for_the_whole_higher_answer() -> None:
+    costs, losses = np.array([0.2, 1.0]), np.array([[4.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    spent = np.array([0.25, 0.5, 0.1, 0.1])
+
+    family = cascade(losses[:, 0], spent, costs, losses)
+
+    assert family.costs[:, 2].tolist() == pytest.approx([1.05, 0.2, 0.2, 0.2])
+    assert family.costs[:, 3].tolist() == pytest.approx([1.05, 1.1, 0.2, 0.2])
+    assert curves(family, ONCE).losses[0] == pytest.approx([1.5, 1.5, 0.5, 0.0, 0.0])
 
 
 def test_a_loss_that_no_setting_comes_down_to_has_no_cost() -> None:
