@@ -26,12 +26,10 @@ from benchmarks.harness import ROOT, save, say, target
 from calibration.control.ablation.comparison import Comparison, Policy
 from calibration.control.ablation.cost_curves import by_limit
 from calibration.control.ablation.gap_recovered import gap_recovered
-from calibration.control.ablation.held_out import routers
 from calibration.control.ablation.label_extras import read_beside
-from calibration.control.ablation.resampling import FOLDS, Resamples, source_folds
-from calibration.control.ablation.run_ablation import Question, ablate, measured_of
+from calibration.control.ablation.resampling import Resamples
+from calibration.control.ablation.run_ablation import Question, ablate, measured_of, report_of, study_of
 from calibration.control.losses import read_labels
-from calibration.control.predictor_choice import folds_of
 from calibration.errors import InputError
 
 Figures = dict[str, Any]
@@ -96,19 +94,14 @@ def routellm(path: Path) -> Figures:
     By source, a subject of MMLU is predicted by labels of other subjects and GSM8K, and GSM8K by labels of MMLU alone.
     """
     question = question_of({"weak": 0.24, "strong": 24.7}, "wrong", "wrong")  # $ per million tokens, as in that paper
-    figures = compact(ablate(path, question))
-    labels, _ = read_labels(path, question.ladder, question.measure)
-    beside = read_beside(path, question.ladder, question.measure, question.agreement, ())
-    measured = measured_of(labels, beside, question)
-    wrong = np.array([labels.losses[tier] for tier in question.ladder]).T
-    is_gsm8k = np.array([source.startswith("gsm8k") for source in labels.sources])
+    labelled = study_of(path, question)
+    fitted = labelled.routers()
+    figures = compact(report_of(labelled, fitted))
+    wrong = np.array([labelled.labels.losses[tier] for tier in question.ladder]).T
+    is_gsm8k = np.array([source.startswith("gsm8k") for source in labelled.labels.sources])
     figures["published"] = PUBLISHED
     figures["benchmarks"] = {}
-    placed = {"random": folds_of(labels.groups, FOLDS, SEED), "source": source_folds(labels.sources, SEED)}
-    for split, folds in placed.items():
-        if folds is None:
-            continue
-        made = routers(labels, measured, folds, SEED)
+    for split, made in fitted.items():
         for name, rows in (("mmlu", np.flatnonzero(~is_gsm8k)), ("gsm8k", np.flatnonzero(is_gsm8k))):
             scores = {policy.name: policy.scores for policy in made.policies if policy.scores is not None}
             of_split = {policy: _gap(values[rows], wrong[rows]) for policy, values in scores.items()}
@@ -154,7 +147,7 @@ def targets_of(name: str, figures: Figures) -> list[Figures]:
     cascades = {
         policy: value(judged, "at_article_cost", "of_best_router")
         for policy, judged in policies.items()
-        if policy.startswith("cascade")
+        if policy.startswith(("cascade", "stacked"))
     }
     return [
         target(f"{name}, {best}: {what}", measured, bound, at_most=at_most)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import Ridge
 
@@ -16,6 +18,12 @@ from calibration.control.predictors.predictor import Numbers, Rows
 from calibration.errors import InputError
 
 _HASHING = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=2**16, alternate_sign=False)
+
+
+@lru_cache(maxsize=1)
+def _hashed(texts: tuple[str, ...]) -> csr_matrix:
+    """Return the rows of all texts, which do not depend on each other: the same labels are fitted for each fold."""
+    return _HASHING.transform(texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class Ngrams:
     def fit(self, labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, seed: int) -> _Fitted:
         if not labels.texts:
             raise InputError("runs of characters need the texts: label with prompts")
-        table = _HASHING.transform([labels.texts[row] for row in rows])
+        table = _hashed(labels.texts)[rows]
         target = np.array([ranks(added[tier][rows]) for tier in tiers]).T
         weights = source_weights([labels.sources[row] for row in rows])
         return _Fitted(Ridge(alpha=1.0, solver="sparse_cg", random_state=seed).fit(table, target, weights))
