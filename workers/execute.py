@@ -22,12 +22,12 @@ from bitladder.rq_call import decode_call, named_model
 from bitladder.script_constants import ALONE_FROM
 from workers.clock import ServerClock
 from workers.engines.base import Answer, Answers
-from workers.engines.errors import EngineBusyError, EngineFaultError, EngineLostError
+from workers.engines.errors import EngineBusyError, EngineFaultError, EngineLostError, EnoughError
 from workers.output_check import fault_in
 
 log = structlog.get_logger()
-# The code of a job whose request the engine refused.
-REFUSED = "refused_by_engine"
+# The code of a job whose request the engine refused, and of an execution whose answer was not sure enough.
+REFUSED, LOW_CONFIDENCE = "refused_by_engine", "low_confidence"
 
 
 class Verdict(StrEnum):
@@ -36,7 +36,7 @@ class Verdict(StrEnum):
     FINISH = "finish"  # store its outcome
     REQUEUE = "requeue"  # in the same queue, no attempt counted
     ESCALATE = "escalate"  # requeue one tier up, an attempt counted
-    UNSURE = "unsure"  # requeue one tier up with the answer that it has, an attempt counted
+    UNSURE = "unsure"  # requeue one tier up, with the answer that it has if it has a whole one, an attempt counted
     ISOLATE = "isolate"  # requeue in the same queue, no attempt counted; it runs isolated from now on
     DEAD_LETTER = "dead_letter"  # end it as a dead letter, for an operator to look at
 
@@ -74,14 +74,20 @@ class _Stream(Protocol):
         """Return the outcome with what there is to say of its stream."""
 
 
+class _Judgement(Answers, Protocol):
+    """The way to the engine for a job whose answer is judged: it may end with EnoughError."""
+
+    request: Request  # it asks for what the judgement needs
+
+    async def end(self, outcome: Outcome, run_s: float) -> tuple[Outcome, bool]:
+        """Return the outcome as judged, and whether the job is to escalate."""
+
+
 class _Judge(Protocol):
     """Judges answers for a cascade (workers/handling/cascading.py)."""
 
-    def asking(self, job: Claimed, request: Request) -> Request | None:
-        """Return the request that asks for what the judgement needs; None where the answer is not judged."""
-
-    async def judge(self, job: Claimed, outcome: Outcome, *, is_shown: bool, run_s: float) -> tuple[Outcome, bool]:
-        """Return the outcome as judged, and whether the job is to escalate."""
+    def begin(self, job: Claimed, request: Request, engine: Answers) -> _Judgement | None:
+        """Return the judgement of a job's answer; None where it is not judged."""
 
 
 class Executor:
@@ -118,10 +124,11 @@ class Executor:
             return expired_in_queue()
         on_begin(request)
         start = time.perf_counter()
-        asking = self._judge and self._judge.asking(job, request)
-        outcome, verdict, unsent = await self._ask(job, asking or request, engine, stream)
-        if asking and outcome.code == REFUSED:  # perhaps for what was added to it
-            asking, (outcome, verdict, unsent) = None, await self._ask(job, request, engine, stream)
+        judgement = self._judge and self._judge.begin(job, request, engine)
+        asked = judgement.request if judgement else request
+        outcome, verdict, unsent = await self._ask(job, asked, judgement or engine, stream)
+        if judgement and outcome.code == REFUSED:  # perhaps for what was added to it
+            judgement, (outcome, verdict, unsent) = None, await self._ask(job, request, engine, stream)
         on_end()
         run_ms = round((time.perf_counter() - start) * 1000, 1)
         degenerate = self._check(outcome, request)
@@ -129,9 +136,8 @@ class Executor:
             outcome, verdict = _rejected(outcome, degenerate), Verdict.ESCALATE
         elif unsent:
             await stream.send(unsent)
-        elif self._judge and asking:
-            is_shown = bytes(asking.body) == bytes(request.body)
-            outcome, escalates = await self._judge.judge(job, outcome, is_shown=is_shown, run_s=run_ms / 1000)
+        elif judgement:
+            outcome, escalates = await judgement.end(outcome, run_ms / 1000)
             verdict = Verdict.UNSURE if escalates else verdict
         if request.stream:
             outcome = await stream.end(outcome)
@@ -157,6 +163,8 @@ class Executor:
             return *_lost(job, error), b""
         except EngineFaultError as error:
             return _failed(502, "engine_fault", str(error)), Verdict.ESCALATE, b""
+        except EnoughError as error:
+            return _failed(502, LOW_CONFIDENCE, str(error)), Verdict.UNSURE, b""
         return _outcome_of(answer), Verdict.FINISH, answer.unsent
 
     def _check(self, outcome: Outcome, request: Request) -> str | None:

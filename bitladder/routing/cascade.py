@@ -7,6 +7,7 @@ the lower tier's answer is as good as the reference's: a curve that never falls 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -25,14 +26,17 @@ MAX_FILE_BYTES = 1 << 20
 _MAX_MARGIN = 20.0
 # What is asked of the engine, and how many alternatives there must be.
 _ALTERNATIVES = 2
-_MAY_NOT_BE_SET = ("tools", "functions", "echo", "stream", "use_beam_search", "prompt_logprobs")
+# Of an answer whose request does not limit it: a completion's default, and a long chat.
+_COMPLETION_TOKENS, _CHAT_TOKENS = 16, 1024
+_MAY_NOT_BE_SET = ("tools", "functions", "echo", "stream", "stream_options", "use_beam_search", "prompt_logprobs")
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Confidence by the statistic of an answer's margins."""
+    """Confidence by the statistic of an answer's margins: of all its tokens, or of the first `after_tokens`."""
 
+    after_tokens: Annotated[int, Meta(ge=1, le=10_000)] | None = None  # None: the whole answer
     margins: Annotated[list[float], Meta(min_length=1, max_length=10_000)]
     confidences: list[Annotated[float, Meta(ge=0, le=1)]]
 
@@ -96,12 +100,16 @@ class Cascade:
 
     def __init__(self, calibration: Calibration, curve: Curve, accept: float) -> None:
         self._calibration, self._curve, self.accept = calibration, curve, accept
+        self.after_tokens = curve.after_tokens
 
     def asking(self, endpoint: Endpoint, body: bytes) -> bytes | None:
         """Return the body of a request that asks for log probabilities too; None where its answer cannot be judged.
 
-        That is: several choices or prompts, tools, an echoed prompt, a stream, or fewer alternatives asked for.
+        That is: of other routes, several choices or prompts, tools, an echoed prompt, a stream, or fewer alternatives
+        asked for.
         """
+        if endpoint not in (Endpoint.COMPLETIONS, Endpoint.CHAT):
+            return None
         fields = _fields(body)
         values = {
             name: msgspec.json.decode(fields[name]) for name in (*_MAY_NOT_BE_SET, "n", "best_of") if name in fields
@@ -120,22 +128,39 @@ class Cascade:
     def confidence(self, answer: bytes) -> float | None:
         """Return how sure an answer is, from 0 to 1; None where it does not say."""
         margins = margins_of(answer)
-        return round(self._curve.at(self._calibration.statistic_of(margins)), 4) if margins else None
+        return self.confidence_of(margins) if margins else None
+
+    def confidence_of(self, margins: Sequence[float]) -> float:
+        """Return how sure an answer with these margins is, of which only the beginning may count."""
+        return round(self._curve.at(self._calibration.statistic_of(margins[: self.after_tokens])), 4)
 
 
 def margins_of(answer: bytes) -> list[float]:
-    """Return the margin of each token of an answer's first choice, as far as the answer says it."""
-    try:
-        choices = msgspec.json.decode(answer, type=_Answer).choices
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
-    logprobs = choices[0].logprobs if choices else None
+    """Return the margin of each token of an answer's first choice, or of a chunk, as far as it says it."""
+    choice = _first_choice(answer)
+    logprobs = choice.logprobs if choice else None
     if logprobs is None:
         return []
     tokens = [[top.logprob for top in token.top_logprobs] for token in logprobs.content or []]
     tokens += [[value for value in (top or {}).values() if value is not None] for top in logprobs.top_logprobs or []]
     best = [sorted(values)[-2:] for values in tokens if len(values) > 1]
     return [min(_MAX_MARGIN, first - second) for second, first in best]
+
+
+def has_ended(chunk: bytes) -> bool:
+    """Return whether no token follows a chunk, as far as it says it."""
+    choice = _first_choice(chunk)
+    return choice is None or choice.finish_reason is not None
+
+
+def max_tokens_of(endpoint: Endpoint, body: bytes) -> int:
+    """Return how many tokens the answer to a request has at most; where it does not say so, what is usual."""
+    limits = _Limits()
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the engine says what is wrong
+        limits = msgspec.json.decode(body, type=_Limits)
+    if endpoint is Endpoint.COMPLETIONS:
+        return limits.max_tokens or _COMPLETION_TOKENS
+    return limits.max_completion_tokens or limits.max_tokens or _CHAT_TOKENS
 
 
 def without_logprobs(answer: bytes) -> bytes:
@@ -161,10 +186,23 @@ class _Logprobs(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
 
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
+
+
+class _Limits(msgspec.Struct):
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+
+
+def _first_choice(answer: bytes) -> _Choice | None:
+    try:
+        return next(iter(msgspec.json.decode(answer, type=_Answer).choices), None)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _asked(endpoint: Endpoint, fields: Mapping[str, msgspec.Raw]) -> int | None:

@@ -55,7 +55,8 @@ price_per_hour = 1.00
 checkpoint = "{{cache}}/smollm2/int8"
 """
 # So confidence is a twentieth of the mean margin in nats.
-CURVE = {"margins": [0, 20], "confidences": [0, 1]}
+# Longer answers are judged by their beginning.
+CURVE = {"after_tokens": 8, "margins": [0, 20], "confidences": [0, 1]}
 CALIBRATION = {"format": 1, "statistic": "mean", "models": {"smollm2": {"int4": CURVE}}}
 
 
@@ -121,6 +122,31 @@ def test_a_cascade_keeps_what_the_model_is_sure_of_and_asks_the_next_tier_for_th
     assert 0.1 <= float(sure.headers["x-confidence"]) <= 1
     assert "x-confidence" not in unsure.headers  # int8 has no curve
     assert [answer.parse().choices[0].logprobs for answer in (sure, unsure)] == [None, None]
+
+
+def test_an_answer_is_judged_as_it_is_written_and_is_the_one_that_the_engine_gives_without(stack: PrivateStack) -> None:
+    count = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,"
+    chat = {"messages": [{"role": "user", "content": f"Go on: {count}"}]}
+    with Client(stack.url, timeout_s=120) as client:
+
+        def ended(*, cascade: bool, **body: object) -> dict[str, Any]:
+            job = client.submit({"model": "smollm2", "temperature": 0} | body, cascade=cascade)
+            return client.wait(job["id"], timeout_s=120)
+
+        for body in ({"prompt": count}, chat):
+            # The first one is judged whole; of the second the beginning is judged, as it is written.
+            jobs = [ended(max_tokens=24, **body, cascade=is_judged) for is_judged in (True, True, False)]
+            assert [job["tier"] for job in jobs] == ["int4"] * 3
+            assert [job["confidence"] is None for job in jobs] == [False, False, True]
+            assert len({json.dumps(job["result"] | {"id": "", "created": 0}) for job in jobs}) == 1
+        plain = ended(prompt="My favourite word is", max_tokens=200, max_tier="int4", cascade=False)
+        handed = ended(prompt="My favourite word is", max_tokens=200, cascade=True)
+        explained = httpx2.get(f"{stack.url}/v1/jobs/{handed['id']}/explain").json()
+
+    assert (handed["tier"], handed["attempts"], handed["usage"]["completion_tokens"]) == ("int8", 2, 200)
+    (lost,) = explained["executions"]
+    assert (lost["tier"], lost["code"]) == ("int4", "low_confidence")
+    assert lost["at"] - handed["enqueued_at"] < plain["run_ms"] / 2000
 
 
 def test_a_prompt_may_come_with_tools(openai: OpenAI) -> None:

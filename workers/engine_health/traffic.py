@@ -21,6 +21,7 @@ from workers.engines.errors import (
     EngineFaultError,
     EngineLostError,
     EngineUnreachableError,
+    EnoughError,
 )
 from workers.metrics.worker_metrics import WorkerMetrics
 
@@ -148,12 +149,18 @@ class Traffic:
                 self._metrics.count_corrupted("answer")
             self.faults.note(is_fault=True, faulty=faulty)
             raise
+        except EnoughError:
+            self._note_answer(sent_s)
+            raise
+        self._note_answer(sent_s)
+        return answer
+
+    def _note_answer(self, sent_s: float) -> None:
         self._pause.answered(sent_s)
         self._metrics.count_answer()
         self.faults.note(is_fault=False)
         self._progress_s = self._loop.time()
         self.has_served = True
-        return answer
 
     def _note_busy(self, sent_s: float, error: EngineBusyError) -> None:
         if pause_s := self._pause.busy(self._loop.time(), sent_s, error.retry_after_s, str(error)):

@@ -11,7 +11,7 @@ import msgspec
 
 from bitladder.contract import Claimed
 
-# Called with every chunk of a streamed answer, as server-sent-event bytes.
+# Called with every chunk of a streamed answer, as server-sent-event bytes. May raise EnoughError.
 OnChunk = Callable[[bytes], Awaitable[None]]
 
 # The trace of the present task's job, for an engine that is asked over HTTP. workers/handling/job_traces.py sets it.
@@ -52,6 +52,7 @@ class Answers(Protocol):
             EngineBusyError: the engine did not start the request.
             EngineFaultError: the engine broke on it.
             EngineLostError: the whole engine is gone.
+            EnoughError: `on_chunk` wants no more of it.
 
         """
 

@@ -6,6 +6,8 @@ EngineError
 └── EngineFaultError                it broke: the job is requeued one tier up, an attempt counted
     ├── EngineCorruptedError        it answered with NaN or infinity
     └── EngineLostError             the whole engine is gone, with all its requests: the cause is not known
+
+EnoughError is none of them: who reads an answer's chunks wants no more of it.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ class EngineFaultError(EngineError):
 
 class EngineCorruptedError(EngineFaultError):
     """The engine computed NaN or infinity: its answer is worth nothing, whatever it says."""
+
+
+class EnoughError(BitladderError):
+    """Raised by an OnChunk: the rest of the answer is not wanted. It aborts the request, and is no fault."""
 
 
 class EngineLostError(EngineFaultError):

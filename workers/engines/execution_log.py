@@ -17,7 +17,7 @@ import msgspec
 
 from bitladder.errors import ConfigError
 from workers.engines.base import CLAIM
-from workers.engines.errors import EngineLostError
+from workers.engines.errors import EngineLostError, EnoughError
 
 
 class Event(StrEnum):
@@ -33,7 +33,7 @@ class How(StrEnum):
     ANSWERED = "answered"
     FAULT = "fault"
     LOST = "lost"  # the engine crashed, with all it ran
-    ABORTED = "aborted"  # by the worker: deadline, cancellation, drain, lost lease
+    ABORTED = "aborted"  # by the worker: deadline, cancellation, drain, lost lease, a beginning that was too unsure
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,7 +69,7 @@ class ExecutionLog:
         try:
             yield
             how = How.ANSWERED
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, EnoughError):
             how = How.ABORTED
             raise
         except EngineLostError:

@@ -21,9 +21,9 @@ class HigherTiers:
         """Return whether the job has an attempt left and a worker above would run it."""
         return self.may_take(job) and await self._are_live(job)
 
-    def may_take(self, job: Claimed) -> bool:
-        """Return whether the job has an attempt left, and its ceiling a tier above."""
-        return job.attempt < self._max_attempts and bool(self._above(job))
+    def may_take(self, job: Claimed, *, attempts: int = 1) -> bool:
+        """Return whether the job has an attempt left, or so many, and its ceiling a tier above."""
+        return job.attempt + attempts <= self._max_attempts and bool(self._above(job))
 
     async def queue_for(self, job: Claimed) -> str:
         """Return the queue one tier up, or the job's own where no worker above would serve it."""

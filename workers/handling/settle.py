@@ -75,8 +75,8 @@ class Settler:
         elif done.verdict in (Verdict.FINISH, Verdict.DEAD_LETTER):
             await self._end(job, outcome, tenant, is_dead_letter=done.verdict is Verdict.DEAD_LETTER)
         elif done.verdict is Verdict.UNSURE:
-            target = await self._higher.queue_for(job)
-            await self._requeue(job, target, RequeueReason.CHARGED, unsure(outcome), kept=outcome)
+            target, kept = await self._higher.queue_for(job), outcome if outcome.state is State.FINISHED else None
+            await self._requeue(job, target, RequeueReason.CHARGED, unsure(outcome) if kept else outcome, kept=kept)
         elif done.verdict is Verdict.REQUEUE:
             await asyncio.sleep(BUSY_PAUSE_S)
             target = await self._higher.queue_for(job) if self._is_stuck(job.job_id) else job.queue
@@ -86,7 +86,7 @@ class Settler:
             await self._requeue_faulty(job, done.verdict, outcome)
 
     def _note(self, job: Claimed, done: Executed) -> None:
-        if done.verdict is Verdict.ESCALATE or done.outcome.state is State.FINISHED:
+        if done.verdict in (Verdict.ESCALATE, Verdict.UNSURE) or done.outcome.state is State.FINISHED:
             self._note_end(job, done.verdict is Verdict.ESCALATE)
         if done.request and done.request.prefix:
             self._prefixes.note(done.request.prefix)

@@ -13,10 +13,19 @@ from hypothesis import strategies as st
 
 from bitladder.endpoints import Endpoint
 from bitladder.errors import ConfigError
-from bitladder.routing.cascade import Calibration, Cascade, Curve, margins_of, read_calibration, without_logprobs
+from bitladder.routing.cascade import (
+    Calibration,
+    Cascade,
+    Curve,
+    has_ended,
+    margins_of,
+    max_tokens_of,
+    read_calibration,
+    without_logprobs,
+)
 
 LADDERS = {"m": ("int4", "int8")}
-CURVE = {"margins": [0.5, 2.0], "confidences": [0.2, 0.9]}
+CURVE: dict[str, Any] = {"margins": [0.5, 2.0], "confidences": [0.2, 0.9]}
 FILE: dict[str, Any] = {"format": 1, "statistic": "mean", "models": {"m": {"int4": CURVE}}}
 CASCADE = Cascade(msgspec.convert(FILE, Calibration), Curve(**CURVE), 0.5)
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
@@ -67,6 +76,44 @@ def test_the_confidence_is_read_from_the_curve() -> None:
     assert CASCADE.confidence(chat_answer((-1, -1.1))) == 0.2
 
 
+def test_a_curve_may_be_of_the_beginning_alone() -> None:
+    early = Cascade(msgspec.convert(FILE, Calibration), Curve(after_tokens=2, **CURVE), 0.5)
+    pairs = [(-1.0, -2.0), (-1.0, -2.5), (-1.0, -21.0)]
+
+    assert early.confidence(chat_answer(*pairs)) == CASCADE.confidence(chat_answer(*pairs[:2]))
+    assert early.confidence(chat_answer(pairs[0])) == CASCADE.confidence(chat_answer(pairs[0]))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "limits", "count"),
+    [
+        (Endpoint.CHAT, {}, 1024),
+        (Endpoint.CHAT, {"max_tokens": 7}, 7),
+        (Endpoint.CHAT, {"max_tokens": 7, "max_completion_tokens": 9}, 9),
+        (Endpoint.COMPLETIONS, {"max_completion_tokens": 9}, 16),
+        (Endpoint.COMPLETIONS, {"max_tokens": 7}, 7),
+        (Endpoint.COMPLETIONS, {"max_tokens": "many"}, 16),
+    ],
+)
+def test_the_length_of_an_answer_is_what_its_request_allows_or_usual(
+    endpoint: Endpoint, limits: dict[str, Any], count: int
+) -> None:
+    assert max_tokens_of(endpoint, msgspec.json.encode(limits)) == count
+
+
+@pytest.mark.parametrize(
+    ("chunk", "is_last"),
+    [
+        ({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}, False),
+        ({"choices": [{"index": 0, "text": "x"}]}, False),
+        ({"choices": [{"index": 0, "text": "x", "finish_reason": "stop"}]}, True),
+        ({"choices": [], "usage": {}}, True),
+    ],
+)
+def test_a_chunk_says_whether_tokens_follow(chunk: dict[str, Any], is_last: bool) -> None:
+    assert has_ended(msgspec.json.encode(chunk)) is is_last
+
+
 @pytest.mark.parametrize(
     ("endpoint", "body", "added"),
     [
@@ -77,6 +124,8 @@ def test_the_confidence_is_read_from_the_curve() -> None:
         (Endpoint.CHAT, CHAT | {"n": 2}, None),
         (Endpoint.CHAT, CHAT | {"tools": [{"type": "function"}]}, None),
         (Endpoint.CHAT, CHAT | {"stream": True}, None),
+        (Endpoint.CHAT, CHAT | {"stream_options": {"include_usage": True}}, None),  # which the engine has to refuse
+        (Endpoint.RESPONSES, {"model": "m", "input": "x"}, None),
         (Endpoint.COMPLETIONS, COMPLETION, {"logprobs": 2}),
         (Endpoint.COMPLETIONS, COMPLETION | {"prompt": [1, 2, 3]}, {"logprobs": 2}),
         (Endpoint.COMPLETIONS, COMPLETION | {"prompt": ["a", "b"]}, None),
@@ -112,6 +161,7 @@ def test_an_answer_loses_its_log_probabilities_and_nothing_else() -> None:
         ({"models": {"m": {"int4": CURVE | {"confidences": [0.9]}}}}, "as many confidences"),
         ({"models": {"m": {"int4": CURVE | {"margins": [2.0, 2.0]}}}}, "rise"),
         ({"models": {"m": {"int4": {"margins": [], "confidences": []}}}}, "length"),
+        ({"models": {"m": {"int4": CURVE | {"after_tokens": 0}}}}, ">= 1"),
         ({"odd": 1}, "odd"),
     ],
 )

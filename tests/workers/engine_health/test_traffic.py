@@ -13,7 +13,7 @@ from workers.engine_health.blame import FaultyAttempt
 from workers.engine_health.traffic import Traffic
 from workers.engines.base import Answer, EngineLoad, OnChunk
 from workers.engines.echo import EchoEngine
-from workers.engines.errors import EngineBusyError, EngineFaultError
+from workers.engines.errors import EngineBusyError, EngineFaultError, EnoughError
 from workers.metrics.worker_metrics import WorkerMetrics
 
 ROUTE = "/v1/completions"
@@ -72,6 +72,19 @@ def claimed(job_id: str = "job", crash_count: int = 0) -> Claimed:
         claimed_ms=0,
         crash_count=crash_count,
     )
+
+
+async def test_an_answer_of_which_no_more_was_wanted_counts_as_one() -> None:
+    async def enough(chunk: bytes) -> None:
+        raise EnoughError(f"{len(chunk)} bytes")
+
+    traffic = Traffic(echo(), WorkerMetrics("m", "int4"), HANG_S)
+    with pytest.raises(EnoughError):
+        await traffic.for_job(claimed()).generate(ROUTE, b'{"prompt": "one two three"}', enough)
+
+    assert (traffic.has_served, traffic.faults.may_exceed(0)) == (True, False)
+    await traffic.idle(timeout_s=1)
+    assert not traffic.is_hung()
 
 
 async def test_the_fault_of_a_job_is_undecided_as_is_that_of_a_job_whose_stream_stalls() -> None:
