@@ -31,6 +31,7 @@ CONTROL_STEPS = {
     "label": "Measure what each tier loses on each prompt; exit status 1 when some could not be labelled.",
     "tune": "Fit what each tier loses, and find the policy that a promise allows; exit status 1 when there is none.",
     "ablate": "Compare all policies on held-out labels: quality against cost, with bands, in one report.",
+    "confidence": "Fit how sure a tier is of its answers: the calibration file of a cascade.",
     "proposals": "Show what steps of the control loop propose; apply it to a running stack, and take it back.",
     "canary": "Give a candidate a share of the keys; promote it, or take the share back.",
     "shadow": "Label live traffic: run a share of what low tiers answered again on the reference, in idle slots.",
