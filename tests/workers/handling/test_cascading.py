@@ -39,6 +39,8 @@ async def running(**tiers: Settings) -> AsyncIterator[None]:
     pumps = [Pump(settings, "smollm2", tier, EchoEngine(settings.echo, tier)) for tier, settings in tiers.items()]
     tasks = [asyncio.create_task(pump.run()) for pump in pumps]
     await until(lambda: all(pump.leases.is_ready for pump in pumps))
+    for pump in pumps:  # Redis knows of each, too: a tier without a worker would be another's
+        await pump._renew()
     try:
         yield
     finally:
