@@ -4,7 +4,7 @@
 
 - study: SmolLM2-135M at GPTQ's int4 against bf16, 24 tokens of the answer; the example ladder's prices per hour of int4
   and fp8, as costs of int4 and of the reference. The scores that the study itself published stand beside.
-- int4 and bf16; int4, int8 and fp8: the example's tiers, 64 tokens of the answer, where that file is there.
+- int4 and bf16; int4, int8 and fp8: the example's tiers, 128 tokens of a drawn answer, where that file is there.
 - routellm: Mixtral-8x7B and GPT-4, right or wrong on MMLU and GSM8K (Ong et al., arXiv 2406.18665; labels of
   lm-sys/RouteLLM 0b64fdaf), with that paper's tables 2 and 3.
 """
@@ -35,7 +35,7 @@ from calibration.errors import InputError
 Figures = dict[str, Any]
 SEED = 20261130
 DATA = ROOT.parent / "shared" / "data"
-LADDER_LABELS = ROOT / "benchmarks" / "results" / "control" / "labels-smollm2-64.jsonl.gz"
+LADDER_LABELS = ROOT / "benchmarks" / "results" / "control" / "labels-smollm2-drawn.jsonl.gz"
 # The example's prices per hour; the reference stands for the top, at the price of the dearest.
 LADDERS = {
     "int4 and bf16": {"int4": 0.7, "bf16": 3.2},

@@ -30,6 +30,7 @@ from calibration.errors import InputError
 
 SEED = 20261130
 _DATA = ROOT.parent / "shared" / "data"
+_LABELS = ROOT / "benchmarks" / "results" / "control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,11 @@ FILES = {
     "smollm2, 24 tokens": Labelled(
         _DATA / "smollm2-losses.jsonl.gz", ("int4gptq", "bf16"), "kl_cont", 2000, targets=(0.60, 0.55)
     ),
-    "smollm2, 64 tokens": Labelled(
-        ROOT / "benchmarks" / "results" / "control" / "labels-smollm2-64.jsonl.gz",
-        ("int4", "bf16"), "answer.kl", 2000, targets=(0.60, 0.55),
+    "smollm2, 64 tokens, the likeliest": Labelled(
+        _LABELS / "labels-smollm2-64.jsonl.gz", ("int4", "bf16"), "answer.kl", 2000, targets=(0.60, 0.55)
+    ),
+    "smollm2, 128 tokens, drawn": Labelled(
+        _LABELS / "labels-smollm2-drawn.jsonl.gz", ("int4", "bf16"), "answer.kl", 2000, targets=(0.60, 0.55)
     ),
     "routellm": Labelled(_DATA / "routellm-labels.jsonl.gz", ("weak", "strong"), "", 1500),
 }  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from bitladder.settings.log_section import LogSettings
 from calibration.commands.engine_log import log_to_stderr
 
 
@@ -22,10 +23,19 @@ def former_configuration() -> Iterator[None]:
 def test_a_stream_that_was_closed_since_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", first)
-    log_to_stderr()
+    log_to_stderr(LogSettings())
     first.close()
     monkeypatch.setattr(sys, "stderr", second)
 
     structlog.get_logger().info("engine started")
 
     assert "engine started" in second.getvalue()
+
+
+def test_what_an_engine_prints_is_shown_at_debug_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for level in ("info", "debug"):
+        log_to_stderr(LogSettings.model_validate({"level": level}))
+        structlog.get_logger().debug("engine output", line=f"at {level}")
+
+    assert "at debug" in (shown := capsys.readouterr().err)
+    assert "at info" not in shown
