@@ -10,7 +10,7 @@ import typer
 
 from calibration.artifacts.folder import write_output
 from calibration.commands.options import AsJson
-from calibration.control.predictors.confidence_curve import Wanted, calibration_file, fit_curve, read_answers
+from calibration.control.predictors.confidence_curve import Aim, calibration_file, fit_curve, read_answers
 from calibration.errors import InputError
 from calibration.terminal.tabular import table
 
@@ -36,19 +36,19 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate confidence var/labels/labels.jsonl -o cascade.json --model smollm2 --tier int4
         --threshold 0.2 --after 8
         """
-        wanted = Wanted(measure=measure, threshold=threshold, accept=accept, after=after, seed=seed)
+        aim = Aim(measure=measure, threshold=threshold, accept=accept, after=after, seed=seed)
         if labels.resolve() == out.resolve():
             raise InputError("--out must not be the labels")
-        fits = {name: fit_curve(read_answers(labels, name, wanted), wanted) for name in tier}
+        fits = {name: fit_curve(read_answers(labels, name, aim), aim) for name in tier}
         write_output(out, calibration_file(model, {name: curve for name, (curve, _) in fits.items()}), "--out")
         figures = {name: figures for name, (_, figures) in fits.items()}
-        typer.echo(json.dumps({"file": str(out), "tiers": figures}) if as_json else _text(figures, wanted, out))
+        typer.echo(json.dumps({"file": str(out), "tiers": figures}) if as_json else _text(figures, aim, out))
 
 
-def _text(figures: dict[str, dict[str, Any]], wanted: Wanted, out: Path) -> str:  # Any: JSON
-    beginning = f"the first {wanted.after} tokens" if wanted.after else "all tokens"
-    title = f"good: {wanted.measure} at most {wanted.threshold:g}, by the mean margin of {beginning}; held out"
-    columns = ("tier", "labels", "left out", "good", "AUC", "error", "by chance", f"kept at {wanted.accept:g}", "good")
+def _text(figures: dict[str, dict[str, Any]], aim: Aim, out: Path) -> str:  # Any: JSON
+    beginning = f"the first {aim.after} tokens" if aim.after else "all tokens"
+    title = f"good: {aim.measure} at most {aim.threshold:g}, by the mean margin of {beginning}; held out"
+    columns = ("tier", "labels", "left out", "good", "AUC", "error", "by chance", f"kept at {aim.accept:g}", "good")
     return f"{table(columns, [_row(*item) for item in figures.items()], title=title)}\n{out}"
 
 

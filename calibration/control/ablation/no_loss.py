@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calibration.control.ablation.comparison import Measured
 
-_LEAST = 1e-12
+_ZERO = 1e-12
 
 
 def nothing_lost(measured: Measured, measure: str) -> str | None:
@@ -22,7 +22,7 @@ def nothing_lost(measured: Measured, measure: str) -> str | None:
 def nothing_left(measured: Measured, measure: str) -> str | None:
     """Say why columns are empty, where the lowest tier loses something, and on average nothing; None where it does."""
     mean = float(measured.losses[:, 0].mean())
-    if mean > _LEAST or not measured.losses.any():
+    if mean > _ZERO or not measured.losses.any():
         return None
     lowest, top = measured.ladder[0], measured.ladder[-1]
     return (

@@ -94,8 +94,8 @@ def _limits(
     gain = saved.mean() - _mean(stays, 1 - goes, saved)
     order: NDArray[np.intp] = np.argsort(cost, axis=None, kind="stable")
     gains = gain.ravel()[order]
-    most = np.concatenate(([-np.inf], np.maximum.accumulate(gains)[:-1]))
-    best = np.maximum.accumulate(np.where(gains > most + 1e-12, np.arange(len(gains)), 0))
+    best_before = np.concatenate(([-np.inf], np.maximum.accumulate(gains)[:-1]))
+    best = np.maximum.accumulate(np.where(gains > best_before + 1e-12, np.arange(len(gains)), 0))
     within = np.searchsorted(cost.ravel()[order], budgets * (1 + 1e-9), side="right") - 1
     places = np.unravel_index(order[best[np.maximum(within, 0)]], cost.shape)
     return np.column_stack([tried[stage][at] for stage, at in enumerate(places)])

@@ -30,7 +30,7 @@ _DIGITS = 4  # as serving rounds a confidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Aim:
     """What a curve is to say."""
 
     measure: str  # the loss
@@ -50,7 +50,7 @@ class Answers:
     left_out: int  # lines that do not say it
 
 
-def read_answers(path: Path, tier: str, wanted: Wanted) -> Answers:
+def read_answers(path: Path, tier: str, aim: Aim) -> Answers:
     """Read what labels say of a tier.
 
     Raises:
@@ -58,30 +58,30 @@ def read_answers(path: Path, tier: str, wanted: Wanted) -> Answers:
 
     """
     lines = read_lines(path, "label", lambda line, where: _fields(line, where, tier))
-    rows = [(text, _margin(entry, wanted.after), _at(entry, wanted.measure)) for text, entry in lines]
+    rows = [(text, _margin(entry, aim.after), _at(entry, aim.measure)) for text, entry in lines]
     whole = [(text, margin, loss) for text, margin, loss in rows if margin is not None and loss is not None]
     if len(whole) < MIN_LABELS:
-        needed = f"own.beginnings.{wanted.after}.margin" if wanted.after else "own.margin"
+        needed = f"own.beginnings.{aim.after}.margin" if aim.after else "own.margin"
         raise InputError(
-            f"{path}: {len(whole)} of {len(rows)} lines have {needed} and {wanted.measure} of {tier!r}, expected at "
+            f"{path}: {len(whole)} of {len(rows)} lines have {needed} and {aim.measure} of {tier!r}, expected at "
             f"least {MIN_LABELS}"
         )
     _, texts = np.unique([text for text, _, _ in whole], return_inverse=True)
     margins, losses = (np.array([row[at] for row in whole], float) for at in (1, 2))
-    return Answers(margins, losses <= wanted.threshold, texts, len(rows) - len(whole))
+    return Answers(margins, losses <= aim.threshold, texts, len(rows) - len(whole))
 
 
-def fit_curve(answers: Answers, wanted: Wanted) -> tuple[Curve, dict[str, Any]]:  # Any: JSON
+def fit_curve(answers: Answers, aim: Aim) -> tuple[Curve, dict[str, Any]]:  # Any: JSON
     """Return the curve of all labels, and what such curves are worth on labels that were not fitted on."""
     held_out = np.empty(len(answers.good))
-    unique = np.random.default_rng(wanted.seed).permutation(int(answers.texts.max()) + 1)
+    unique = np.random.default_rng(aim.seed).permutation(int(answers.texts.max()) + 1)
     folds = unique[answers.texts] % _FOLDS
     for fold in range(_FOLDS):
         seen = folds != fold
         held_out[~seen] = _fitted(answers.margins[seen], answers.good[seen]).predict(answers.margins[~seen])
-    kept = np.round(held_out, _DIGITS) >= wanted.accept
+    kept = np.round(held_out, _DIGITS) >= aim.accept
     counts = int(answers.good[kept].sum()), int(kept.sum())
-    draws = np.random.default_rng(wanted.seed).random((_DRAWS, len(held_out))) < held_out
+    draws = np.random.default_rng(aim.seed).random((_DRAWS, len(held_out))) < held_out
     figures = {
         "labels": len(answers.good),
         "left_out": answers.left_out,
@@ -95,7 +95,7 @@ def fit_curve(answers: Answers, wanted: Wanted) -> tuple[Curve, dict[str, Any]]:
         "good_of_kept": counts[0] / counts[1] if counts[1] else None,
         "good_of_kept_interval": wilson(*counts) if counts[1] else None,
     }
-    return _curve(_fitted(answers.margins, answers.good), wanted.after), figures
+    return _curve(_fitted(answers.margins, answers.good), aim.after), figures
 
 
 def calibration_error(confidences: Numbers, good: NDArray[np.bool_]) -> float:

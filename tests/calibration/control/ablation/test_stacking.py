@@ -20,14 +20,14 @@ def alike(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.tile(values, (FOLDS, 1))
 
 
-def test_what_the_door_knows_goes_up_at_once_and_what_the_beginning_knows_after_it() -> None:
-    # A quarter loses 1, as the door sees; a quarter of the rest does, as the answer's beginning shows.
+def test_what_the_prompt_shows_goes_up_at_once_and_what_the_beginning_shows_after_it() -> None:
+    # A quarter loses 1, as the prompt shows; a quarter of the rest does, as the answer's beginning shows.
     place = np.arange(COUNT)
-    at_door, later = place % 4 == 0, (place % 4 != 0) & (place // 4 % 4 == 0)
-    losses = np.column_stack([at_door | later, np.zeros(COUNT)]).astype(float)
+    at_once, later = place % 4 == 0, (place % 4 != 0) & (place // 4 % 4 == 0)
+    losses = np.column_stack([at_once | later, np.zeros(COUNT)]).astype(float)
     spent, folds = np.full(COUNT, 0.25), place // 16 % FOLDS
     weights = np.ones((1, COUNT))
-    first, second = at_door.astype(float), (at_door | later).astype(float)
+    first, second = at_once.astype(float), (at_once | later).astype(float)
 
     shown = curves(stacked(Stages(alike(first), alike(second)), spent, folds, COSTS, losses), weights)
     router = curves(by_limit(first[:, None], COSTS, losses), weights)
