@@ -14,6 +14,7 @@ from calibration.control.ablation.comparison import Measured, Policy
 from calibration.control.ablation.cost_curves import Numbers, cascade
 from calibration.control.ablation.early_answers import SeenAnswer
 from calibration.control.ablation.held_out import added_of, out_of_fold
+from calibration.control.ablation.resampling import FOLDS
 from calibration.control.ablation.stacking import MIN_FOLDS, Stages, nested, stacked
 from calibration.control.losses import Labels
 from calibration.control.predictors.exported import FEW, names_among
@@ -75,7 +76,11 @@ def cascades(labels: Labels, measured: Measured, folds: Rows, seed: int, answers
 
 
 def stacks(labels: Labels, measured: Measured, folds: Rows, seed: int, early: Sequence[SeenAnswer]) -> list[Policy]:
-    """Return the policies that send some up by a router, and of the rest some after the beginning of an answer."""
+    """Return the policies that send some up by a router, and of the rest some after the beginning of an answer.
+
+    Of many folds, five are made: each fold is predicted by as many fits as there are others.
+    """
+    folds = folds % FOLDS
     if not early or folds.max() + 1 < MIN_FOLDS:
         return []
     losses = added_of(measured)

@@ -13,6 +13,8 @@ from calibration.statistics import percentiles
 Numbers = NDArray[np.float64]
 Rows = NDArray[np.intp]
 FOLDS = 5
+# As many sources as possible are fitted on, as all are in what serves.
+SOURCE_FOLDS = 20
 # Rows of weights and labels together: what is held in memory at once is some hundred MB.
 _MAX_WEIGHTS = 12_000_000
 
@@ -27,7 +29,7 @@ def source_folds(sources: Sequence[str], seed: int) -> Rows | None:
         return None
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order], kind="stable")]
-    folds, sizes = np.zeros(len(counts), np.intp), np.zeros(min(FOLDS, len(counts)))
+    folds, sizes = np.zeros(len(counts), np.intp), np.zeros(min(SOURCE_FOLDS, len(counts)))
     for source in order:
         folds[source] = sizes.argmin()
         sizes[folds[source]] += counts[source]

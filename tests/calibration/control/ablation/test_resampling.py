@@ -7,14 +7,14 @@ import pytest
 
 from calibration.control.ablation import cost_curves, resampling
 from calibration.control.ablation.cost_curves import at_random, by_limit, curves, oracle
-from calibration.control.ablation.resampling import FOLDS, Resamples, source_folds
+from calibration.control.ablation.resampling import SOURCE_FOLDS, Resamples, source_folds
 
 COSTS = np.array([1.0, 3.0])
 DRAWS, TRUE_AREA = 40, 0.5
 
 
 def test_a_source_is_in_one_fold_alone_and_folds_are_of_like_size() -> None:
-    sources = [f"s{number}" for number in range(23) for _ in range(1 + number % 7)]
+    sources = [f"s{number}" for number in range(97) for _ in range(1 + number % 7)]
 
     folds = source_folds(sources, seed=0)
 
@@ -23,7 +23,7 @@ def test_a_source_is_in_one_fold_alone_and_folds_are_of_like_size() -> None:
                  for source in sources}  # fmt: skip
     assert all(len(where) == 1 for where in by_source.values())
     sizes = np.bincount(folds)
-    assert len(sizes) == FOLDS
+    assert len(sizes) == SOURCE_FOLDS
     assert sizes.max() - sizes.min() <= 7
 
 
