@@ -132,4 +132,4 @@ def test_a_loop_goes_from_prompts_to_a_promoted_policy_once_its_page_is_signed(s
     assert (status["summary"], status["signed"], set(status["steps"].values())) == ("promoted", True, {"done"})
     page = (tmp_path / "loop" / "index.html").read_text()
     assert "A. Turing" in page
-    assert "<img" in page
+    assert "Nothing is lost below" in page  # echo engines answer alike at every tier

@@ -54,6 +54,8 @@ class Commands:
             path = self._folder / made[name][0]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(made[name][1])
+        if name == "ablate":
+            (self._folder / "ablation" / "curves.png").write_bytes(b"\x89PNG")
 
 
 class _Settings(http.server.BaseHTTPRequestHandler):
@@ -124,7 +126,9 @@ def test_nothing_touches_traffic_before_the_page_is_signed(loop: LoopFile, folde
 
     assert (end.state, commands.called) == ("to be signed", BEFORE_TRAFFIC)
     assert not Path(loop.policies["tuned-a"]).exists()
-    assert read_state(folder).proposal in (folder / PAGE).read_text()
+    page = (folder / PAGE).read_text()
+    assert read_state(folder).proposal in page
+    assert "<img" in page
 
 
 def test_a_signed_policy_is_put_in_place_tried_and_promoted(loop: LoopFile, folder: Path, commands: Commands) -> None:
