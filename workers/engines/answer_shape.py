@@ -12,7 +12,7 @@ import msgspec
 
 from workers.engines import lenient
 
-Shape = Any  # objects by field, lists of choices; null, or the empty list, for everything else
+Shape = Any  # objects by field, lists of choices, empty lists; null for everything else
 
 
 def shape_of(answer: bytes) -> Shape:
@@ -31,7 +31,9 @@ def _shape(value: Any) -> Shape:  # noqa: ANN401
     if isinstance(value, dict):
         return {name: _shape(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_shape(value[0])] if value and isinstance(value[0], dict) and "finish_reason" in value[0] else []
+        if value and isinstance(value[0], dict) and "finish_reason" in value[0]:
+            return [_shape(value[0])]
+        return None if value else []  # what one client asked for is null to the others
     return None
 
 

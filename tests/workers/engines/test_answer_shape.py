@@ -20,6 +20,7 @@ WHOLE: dict[str, Any] = {
         }
     ],
     "service_tier": None,
+    "token_ids": [3, 7],  # the first client asked for them
     "usage": {"prompt_tokens": 1, "prompt_tokens_details": None},
 }
 
@@ -41,6 +42,7 @@ def test_an_answer_gets_the_fields_that_it_lacks_in_their_places_and_keeps_its_o
         "id": "b",
         "choices": [choice | {"message": message}],
         "service_tier": None,
+        "token_ids": None,
         "usage": {"prompt_tokens": 7, "prompt_tokens_details": None},
         "more": [{"finish_reason": 1}],
     }
