@@ -207,8 +207,9 @@ def _first_choice(answer: bytes) -> _Choice | None:
 
 def _asked(endpoint: Endpoint, fields: Mapping[str, msgspec.Raw]) -> int | None:
     """Return how many alternatives of each token the client asks for; None where it wants no log probabilities."""
-    logprobs, top = (msgspec.json.decode(fields.get(name, b"null")) for name in ("logprobs", "top_logprobs"))
-    asked = logprobs if endpoint is Endpoint.COMPLETIONS else (top or 0) if logprobs else None
+    asked, top = (msgspec.json.decode(fields.get(name, b"null")) for name in ("logprobs", "top_logprobs"))
+    if endpoint is Endpoint.CHAT:
+        asked = (top or 0) if asked else 0 if top else None
     return asked if isinstance(asked, int) or asked is None else 0
 
 

@@ -121,10 +121,11 @@ def test_a_chunk_says_whether_tokens_follow(chunk: dict[str, Any], is_last: bool
         (Endpoint.CHAT, CHAT | {"logprobs": False, "n": 1, "tools": []}, {"logprobs": True, "top_logprobs": 2}),
         (Endpoint.CHAT, CHAT | {"logprobs": True, "top_logprobs": 5}, {}),
         (Endpoint.CHAT, CHAT | {"logprobs": True}, None),
+        (Endpoint.CHAT, CHAT | {"top_logprobs": 2}, None),  # which the engine has to refuse
         (Endpoint.CHAT, CHAT | {"n": 2}, None),
         (Endpoint.CHAT, CHAT | {"tools": [{"type": "function"}]}, None),
         (Endpoint.CHAT, CHAT | {"stream": True}, None),
-        (Endpoint.CHAT, CHAT | {"stream_options": {"include_usage": True}}, None),  # which the engine has to refuse
+        (Endpoint.CHAT, CHAT | {"stream_options": {"include_usage": True}}, None),  # and this
         (Endpoint.RESPONSES, {"model": "m", "input": "x"}, None),
         (Endpoint.COMPLETIONS, COMPLETION, {"logprobs": 2}),
         (Endpoint.COMPLETIONS, COMPLETION | {"prompt": [1, 2, 3]}, {"logprobs": 2}),
