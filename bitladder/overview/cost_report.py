@@ -16,7 +16,7 @@ from bitladder.queue.calls.spending import costs_key, pace_key, read_day
 from bitladder.queue.job_queue import JobQueue
 from bitladder.queue.json_views.kinds import Count, ModelName, TierName
 from bitladder.queue.server.protocol import unreachable
-from bitladder.routing.cost import Curves, Pace, Paces, TierSum, all_at, cost_per_1k, dominated, saving
+from bitladder.routing.cost import Curves, Paces, TierSum, all_at, cost_per_1k, dominated, read_paces, saving
 from bitladder.settings.sections import Settings
 
 Grouping = Literal["tenant", "tier", "day", "model"]
@@ -78,7 +78,7 @@ async def read_curves(client: redis.asyncio.Redis, settings: Settings) -> ModelC
     hashes = await _hashes(client, [pace_key(model, tier) for model, tier in tiers])
     curves: dict[str, dict[str, Paces]] = {name: {} for name in settings.models}
     for (model, tier), measured in zip(tiers, hashes, strict=True):
-        curves[model][tier] = _paces(measured)
+        curves[model][tier] = read_paces(measured)
     return curves
 
 
@@ -181,22 +181,6 @@ def _plus(before: TierSum, sums: Mapping[str, float]) -> TierSum:
         jobs=before.jobs + sums.get("jobs", 0.0),
         tokens=before.tokens + sums.get("tokens", 0.0),
     )
-
-
-def _paces(measured: Mapping[bytes, bytes]) -> Paces:
-    by_concurrency, last = {}, 1
-    for field, value in measured.items():
-        try:
-            if field == b"last":
-                last = max(1, int(value))
-                continue
-            pace = Pace(*map(float, value.split()))
-            concurrency = int(field)
-        except (ValueError, TypeError):  # not what spend.lua writes
-            continue
-        if concurrency > 0 and pace.is_measured:
-            by_concurrency[concurrency] = pace
-    return Paces(by_concurrency, last)
 
 
 async def _hashes(client: redis.asyncio.Redis, keys: Sequence[str]) -> list[Mapping[bytes, bytes]]:

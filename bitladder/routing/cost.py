@@ -63,6 +63,23 @@ NO_PACES = Paces()
 Curves = Mapping[str, Paces]
 
 
+def read_paces(measured: Mapping[bytes, bytes]) -> Paces:
+    """Read what a tier's workers have measured, as spend.lua keeps it; what it has not written is left out."""
+    by_concurrency, last = {}, 1
+    for field, value in measured.items():
+        try:
+            if field == b"last":
+                last = max(1, int(value))
+                continue
+            pace = Pace(*map(float, value.split()))
+            concurrency = int(field)
+        except (ValueError, TypeError):
+            continue
+        if concurrency > 0 and pace.is_measured:
+            by_concurrency[concurrency] = pace
+    return Paces(by_concurrency, last)
+
+
 def _steps(concurrency: int, other: int) -> float:
     return abs(math.log2(concurrency / other))
 

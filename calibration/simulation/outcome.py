@@ -73,6 +73,7 @@ def figures_of(work: Work, tiers: Sequence[TierFacts], targets: Targets, tenants
         "span_s": _rounded(span_s),
         "requests_per_s": _rounded(count / span_s) if span_s else None,
         "ended": {end.name.lower(): work.ends.count(end) for end in End if end is not End.NONE},
+        **({} if work.over_budget is None else {"over_budget": work.over_budget}),
         **{name: _spread(values[is_served]) for name, values in times.items()},
         "goodput": {
             "ttft_s": targets.ttft_s,

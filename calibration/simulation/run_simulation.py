@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bitladder.queue_name import Lane, QueueName
+from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName
 from bitladder.settings.sections import Settings
 from calibration.errors import InputError
 from calibration.simulation.arrivals import Arrivals
@@ -19,6 +19,7 @@ from calibration.simulation.fleet_file import Fleet, check_fleet, memory_faults,
 from calibration.simulation.intake_gate import Admission
 from calibration.simulation.outcome import NO_TARGETS, Targets, TierFacts, figures_of
 from calibration.simulation.placing import Placing
+from calibration.simulation.scripted.key_budgets import payers_of
 from calibration.simulation.scripted.scripted_queue import ScriptedQueue
 from calibration.simulation.service_curves import Curve
 from calibration.simulation.simulated_work import Speed, Work
@@ -112,7 +113,8 @@ def _needs_scripts(scenario: Scenario, arrivals: Arrivals) -> bool:
     """Return whether something is asked for that the quick rule (claim_rule.py) does not know."""
     model = scenario.settings.models[scenario.model]
     has_marks = any(tier.high_wait_s is not None for tier in model.tiers)
-    return not arrivals.are_plain or has_marks or model.max_overflow_cost_per_hour is not None
+    pays = DEFAULT_TENANT in payers_of(scenario.settings)
+    return not arrivals.are_plain or has_marks or pays or model.max_overflow_cost_per_hour is not None
 
 
 def _check_reach(ladder: Sequence[str], workers: Sequence[int], work: Work, queues: Sequence[tuple[str, str]]) -> None:

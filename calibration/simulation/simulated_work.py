@@ -40,6 +40,7 @@ class Work:
     share_s: array[float] = field(default_factory=lambda: array("d"))  # of its workers' time, shared at every moment
     served: array[int] = field(default_factory=lambda: array("b"))  # rank
     ends: array[int] = field(default_factory=lambda: array("b"))
+    over_budget: int | None = None  # of those that were refused: their key's budget was used up; None: no key has one
 
     def __post_init__(self) -> None:
         count = len(self.at_s)

@@ -166,6 +166,7 @@ def _as_tables(figures: Mapping[str, Any]) -> str:
         ("goodput, requests a second", goodput["requests_per_s"]),
         ("share within the targets", goodput["share"]),
         *((f"requests, {end}", count) for end, count in figures["ended"].items() if count or end == "served"),
+        *([("requests, refused by a budget", figures["over_budget"])] if "over_budget" in figures else []),
         ("requests, served below their floor", figures["below_floor"]),
         ("overflow, share", overflow["share"]),
         *((f"overflow, {way}", count) for way, count in overflow["ways"].items()),

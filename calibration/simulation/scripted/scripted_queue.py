@@ -21,6 +21,7 @@ from bitladder.queue_name import DEFAULT_TENANT, Lane, QueueName, list_of
 from bitladder.script_constants import JOBS_PER_TURN
 from bitladder.settings.sections import Settings
 from calibration.simulation.claim_rule import LANES, wakes_of
+from calibration.simulation.scripted.key_budgets import KeyBudgets
 from calibration.simulation.scripted.script_runner import ScriptRunner
 from calibration.simulation.simulated_work import Work, Worker
 
@@ -43,7 +44,8 @@ class ScriptedQueue:
         """`queues`: of each job its queue, and its tenant."""
         self._settings, self._model, self._work, self._queues = settings, model, work, queues
         ladder = settings.models[model].ladder
-        self._runner = ScriptRunner(("submit", "claim", "finish", "expire"))
+        self._runner = ScriptRunner(("submit", "claim", "finish", "expire", "budget", "spend"))
+        self._budgets = KeyBudgets(settings, model, self._runner, work, EPOCH_MS)
         for tier, count in zip(ladder, workers, strict=True):
             for number in range(count):
                 self._runner.call("ZADD", f"bl:live:{model}:{tier}", _FOREVER_MS, f"{tier}-{number}")
@@ -61,11 +63,14 @@ class ScriptedQueue:
         """Submit a job; return whether it was accepted."""
         if sum(self._waiting) >= self._settings.queue.max_total:
             return False
+        if self._budgets.refuses(job, self._queues[job][1], now_s):
+            return False
         answer = self._submit(job, now_s, *self._queues[job])
         if answer == "crowded":  # what its tenant has above its share of the lane goes to the batch lane
             self._work.lane[job] = LANES.index(Lane.BATCH)
             answer = self._submit(job, now_s, *_in_batch(*self._queues[job]))
         if answer != "accepted":
+            self._budgets.give_up(job, now_s)
             return False
         self._count(job, 1)
         return True
@@ -123,6 +128,7 @@ class ScriptedQueue:
         took_ms, before_ms = int((now_s - self._work.begun_s[job]) * 1000), self._service_ms.get(worker.number, 0)
         smoothed_ms = before_ms + (took_ms - before_ms) // _SMOOTHED_OVER
         self._service_ms[worker.number] = smoothed_ms if before_ms else took_ms
+        self._budgets.end(worker, job, now_s, is_served=is_served)
         if worker.rank > self._work.rank[job]:
             self._add_overflow_cost(worker, job, now_s)
 
