@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 
 from bitladder.errors import ConfigError, QueueUnreachableError
 from bitladder.settings.explain import explain, leaves
-from bitladder.settings.live_values import NO_LIVE, LiveDocument, with_live
+from bitladder.settings.live_values import NO_LIVE, LiveDocument, not_ended, with_live
 from bitladder.settings.load import Loaded
 from bitladder.settings.paths import Stamp, stamp_of
 from bitladder.settings.sections import Settings
@@ -203,10 +204,11 @@ class ReleaseWatch:
         except OSError as error:  # the disk is gone, which says nothing about the settings
             log.warning("settings not readable", file=error.filename, error=str(error))
             return False
-        heard = self._heard
-        if stamps == self._stamps and "files" not in self._problems and heard == self._considered:
+        heard, live = (not_ended(document, time.time()) for document in (self._heard, self.live))
+        is_same = stamps == self._stamps and heard == self._considered and live == self.live
+        if is_same and "files" not in self._problems:
             return False
-        self._stamps, self._considered = stamps, heard
+        self._stamps, self._considered, self.live = stamps, heard, live
         try:
             settings = self._changed(stamps, heard)
         except ConfigError as error:

@@ -85,13 +85,17 @@ def _tables(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], tuple[s
 
 def not_ended(document: LiveDocument, now: float) -> LiveDocument:
     """Return the document without the values whose time is over."""
-    if all(entry.until is None or now < entry.until for entry in document.values.values()):
+    held = {key: _at(now, entry) for key, entry in document.values.items()}
+    if held == document.values:
         return document
-    held = {
-        key: entry if entry.until is None or now < entry.until else entry.former
-        for key, entry in document.values.items()
-    }
     return msgspec.structs.replace(document, values={key: entry for key, entry in held.items() if entry})
+
+
+def _at(now: float, entry: LiveValue | None) -> LiveValue | None:
+    """Return what counts of a value and those before it."""
+    while entry and entry.until is not None and entry.until <= now:
+        entry = entry.former
+    return entry
 
 
 def with_live(loaded: Loaded, document: LiveDocument) -> Loaded:
@@ -114,7 +118,8 @@ def with_live(loaded: Loaded, document: LiveDocument) -> Loaded:
         if key in known:
             table, name = known[key]
             table[name] = entry.value
-            source = f"live settings, revision {entry.revision}, by {entry.author}"
+            until = "" if entry.until is None else f", until {in_words(entry.until)}"
+            source = f"live settings, revision {entry.revision}, by {entry.author}{until}"
             sources |= {leaf: source for leaf, _ in leaves(entry.value, f"{key}.")} | {key: source}
         elif not _is_of_a_name(key):
             raise ConfigError(f"{key} may not be changed while the system runs (live settings {document.revision})")
@@ -160,7 +165,8 @@ def changed(loaded: Loaded, before: LiveDocument, change: Change) -> tuple[LiveD
     """Return the next document, and the settings with it.
 
     Raises:
-        ConfigError: the settings would be wrong; a name is not one of a setting that may be changed, or not set.
+        ConfigError: the settings would be wrong, now or once values have ended; a name is not one of a setting that may
+            be changed, or not set.
 
     """
     revision, values = before.revision + 1, dict(before.values)
@@ -168,18 +174,40 @@ def changed(loaded: Loaded, before: LiveDocument, change: Change) -> tuple[LiveD
         if key not in values:
             raise ConfigError(f"{key} is not set live, so there is nothing to unset; set are: {_listed(values)}")
         del values[key]
-    made = dict(author=change.author, at=change.at, reason=change.reason, revision=revision)
-    if change.until is not None:
-        made["until"] = change.until
     for key, value in change.values.items():
-        former = before.values.get(key) if change.until is not None else None
-        if former and former.until is not None:  # it is prolonged
-            former = former.former
-        values[key] = LiveValue(value=value, former=former, **made)  # type: ignore[arg-type]
+        values[key] = LiveValue(
+            value=value,
+            author=change.author,
+            at=change.at,
+            reason=change.reason,
+            revision=revision,
+            until=change.until,
+            former=_former(before.values.get(key), value, change.until),
+        )
     document = LiveDocument(revision=revision, values=values)
     if unknown := [key for key in change.values if key not in places(loaded.settings.model_dump())]:
         _check_names(loaded, unknown, set(values))
-    return document, with_live(loaded, document)
+    live = with_live(loaded, document)
+    _check_ends(loaded, document)
+    return document, live
+
+
+def _former(before: LiveValue | None, value: Any, until: float | None) -> LiveValue | None:  # noqa: ANN401
+    """Return what counts again once a new value has ended; the same value that has an end gets another one."""
+    if until is None:
+        return None
+    if before and before.until is not None and before.value == value:
+        before = before.former
+    return _at(until, before)
+
+
+def _check_ends(loaded: Loaded, document: LiveDocument) -> None:
+    while ends := [entry.until for entry in document.values.values() if entry.until is not None]:
+        document = not_ended(document, end := min(ends))
+        try:
+            with_live(loaded, document)
+        except ConfigError as error:
+            raise ConfigError(f"once what is set until {in_words(end)} has ended: {error}") from None
 
 
 def _check_names(loaded: Loaded, keys: list[str], values: set[str]) -> None:

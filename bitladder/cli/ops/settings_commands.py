@@ -72,7 +72,7 @@ def set_settings(
 
     Example: bitladder settings set policy.name=fixed:int8 --for 2h --reason 'int4 is ill'
     """
-    ends = {"for_s": for_s(for_)} if for_ else {}
+    ends = {"for_s": for_s(for_)} if for_ is not None else {}
     order = _order(reason, revision, dry_run=dry_run) | ends | {"set": dict(map(_pair, values))}
     _show(SettingsSide(url, api_key, config).change(order), as_json=as_json)
 
@@ -116,7 +116,7 @@ def history(
         typer.echo(json.dumps(answer, indent=2))
         return
     rows = [
-        (entry["revision"], in_words(entry["at"]), entry["by"], *_change(change), entry["reason"])
+        (entry["revision"], in_words(entry["at"]), entry["by"], *_change(change, entry.get("until")), entry["reason"])
         for entry in answer["data"]
         for change in entry["changes"]
     ]
@@ -145,9 +145,9 @@ def _show(answer: Answer, *, as_json: bool) -> None:
     typer.echo(f"{'checked only, as' if answer['dry_run'] else 'revision'} {answer['revision']}", err=True)
 
 
-def _change(change: dict[str, Any]) -> tuple[str, str, str]:
-    new = _shown(change["new"])
-    return change["key"], _shown(change["old"]), f"{new} (unset)" if change["unset"] else new
+def _change(change: dict[str, Any], until: float | None = None) -> tuple[str, str, str]:
+    end = " (unset)" if change["unset"] else _until(until)
+    return change["key"], _shown(change["old"]), f"{_shown(change['new'])}{end}"
 
 
 def _shown(value: object) -> str:
@@ -160,5 +160,9 @@ def _source(row: dict[str, Any]) -> str:
         return str(row["source"])
     effect = "" if live["in_effect"] else ", without effect: the configuration has none such"
     why = f": {live['reason']}" if live["reason"] else ""
-    until = f" until {in_words(live['until'])}" if live.get("until") else ""
+    until = _until(live.get("until"))
     return f"revision {live['revision']}, {live['by']}, {in_words(live['at'])}{until}{why}{effect}"
+
+
+def _until(at: float | None) -> str:
+    return f" until {in_words(at)}" if at else ""

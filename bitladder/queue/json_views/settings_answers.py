@@ -149,7 +149,7 @@ async def change_settings(
         check(loaded.settings)
         changes = _changes(files, before, change, loaded)
         entry = HistoryEntry(
-            revision=document.revision, at=change.at, author=author, reason=change.reason, changes=changes
+            revision=document.revision, at=now, author=author, reason=order.reason, until=until, changes=changes
         )
         if order.dry_run or await store.write(raw, document, entry):
             return SettingsChanged(revision=document.revision, dry_run=order.dry_run, changes=changes)
@@ -168,6 +168,8 @@ def _check_order(order: SettingsChange) -> None:
         raise ConfigError(f"{both[0]} is in set and in unset: it must be in one of them")
     if order.unset_all and (order.set or order.unset):
         raise ConfigError("unset_all takes all settings back, so nothing may be in set or unset")
+    if order.for_s is not None and not order.set:
+        raise ConfigError("for_s is of new values: set must name some")
 
 
 async def _held(store: LiveStore, order: SettingsChange) -> tuple[bytes, LiveDocument]:

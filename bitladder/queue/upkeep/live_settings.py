@@ -43,6 +43,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     at: Timestamp
     author: str = msgspec.field(name="by")
     reason: str
+    until: Timestamp | None = None  # of the new values
     changes: list[SettingChange]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ def test_live_settings_stand_over_the_file_and_over_variables() -> None:
 
     assert (live.settings.model("smollm2").tier("int4").high, live.settings.policy.name) == (40, "fixed:fp8")
     assert live.sources[f"{INT4}.high"] == "live settings, revision 3, by ann"
+    ends = with_live(files, for_a_while(NO_LIVE, 10, policy__name="fixed:fp8"))
+    assert ends.sources["policy.name"] == "live settings, revision 1, by bob, until 1970-01-01 00:00:10"
     assert files.settings.model("smollm2").tier("int4").high == 48
 
 
@@ -209,3 +213,46 @@ def test_a_value_that_ends_gives_way_to_what_was_set_before_also_where_it_was_pr
     assert (ended.revision, with_live(files, ended).settings.policy.name) == (3, "fixed:int8")
     assert not_ended(order(NO_LIVE, "fixed:fp8", 1, 10), 10).values == {}
     assert not_ended(order(longer, "fixed:int4", 9, None), 99).values["policy.name"].value == "fixed:int4"
+
+
+def for_a_while(before: LiveDocument, until: float, **values: Any) -> LiveDocument:  # noqa: ANN401
+    dotted = {key.replace("__", "."): value for key, value in values.items()}
+    return changed(load(), before, Change(values=dotted, author="bob", at=2, until=until))[0]
+
+
+def test_a_shorter_change_over_a_longer_one_gives_way_to_it_and_the_same_value_gets_a_new_end() -> None:
+    longer = for_a_while(NO_LIVE, 100, policy__name="fixed:int8")
+    shorter = for_a_while(for_a_while(longer, 10, policy__name="fixed:fp8"), 20, policy__name="fixed:int4")
+    cut = for_a_while(longer, 10, policy__name="fixed:int8")
+
+    values = [not_ended(shorter, now).values for now in (19, 20, 99, 100)]
+    assert [value["policy.name"].value for value in values[:3]] == ["fixed:int4", "fixed:int8", "fixed:int8"]
+    assert (values[3], not_ended(cut, 10).values) == ({}, {})
+
+
+def test_a_change_is_refused_where_it_would_be_wrong_once_another_has_ended() -> None:
+    high = for_a_while(NO_LIVE, 10, models__smollm2__tiers__int4__high=200)
+
+    with pytest.raises(
+        ConfigError,
+        match=r"once what is set until 1970-01-01 00:00:10 has ended: .*low must be below high \(64\), got 100",
+    ):
+        change(load(), high, models__smollm2__tiers__int4__low=100)
+
+    both = for_a_while(high, 10, models__smollm2__tiers__int4__low=100)
+    assert not_ended(both, 10).values == {}
+
+
+@pytest.mark.parametrize(
+    "redis", [QueueUnreachableError("no answer"), ConfigError("they cannot be read")], ids=["unreachable", "damaged"]
+)
+async def test_a_change_ends_also_where_a_process_cannot_read_the_settings_any_more(
+    process: Process, redis: Exception
+) -> None:
+    process.heard = for_a_while(NO_LIVE, time.time() + 0.2, policy__name="fixed:fp8")
+    assert await process.look() == (64, "fixed:fp8", 1)
+
+    process.heard = redis
+    await asyncio.sleep(0.2)
+
+    assert await process.look() == (64, "article", 1)

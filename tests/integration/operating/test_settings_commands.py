@@ -112,6 +112,7 @@ def test_a_change_for_a_while_ends_by_itself_and_what_was_set_before_counts_agai
     stack = make_stack()
     stack.intake()
     settings(stack, "set", "policy.name=fixed:int8")
+    assert "--for takes a span" in settings(stack, "set", "policy.name=fixed:fp8", "--for", "", returncode=2)
     settings(stack, "set", "policy.name=fixed:fp8", "--for", "3s")
 
     wait_until(lambda: floor(stack) == "fp8", "the intake goes by it", 3)
@@ -121,7 +122,9 @@ def test_a_change_for_a_while_ends_by_itself_and_what_was_set_before_counts_agai
 
     (row,) = stack.http.get("/v1/settings", params={"live": "true"}).json()["data"]
     assert (row["value"], row["live"]["until"], row["live"]["revision"]) == ("fixed:int8", None, 1)
+    assert re.search(r"fixed:fp8\W+until 20\d\d-", settings(stack, "history"))
     assert change(stack, set={HIGH: 32}, for_s=0).status_code == 400
+    assert "for_s is of new values" in change(stack, unset=["policy.name"], for_s=60).text
 
 
 def test_what_redis_has_is_refused_where_it_is_not_ours_and_named_until_it_is_mended(

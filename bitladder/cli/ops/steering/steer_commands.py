@@ -57,7 +57,7 @@ def pause(
         pauses = answer["data"]
     else:
         body = _target(tier=tier, lane=lane, tenant=tenant, model=model, everything=everything, reason=reason)
-        answer = side.order("pause", body | ({"for_s": for_s(for_)} if for_ else {}))
+        answer = side.order("pause", body | ({"for_s": for_s(for_)} if for_ is not None else {}))
         pauses = answer["pauses"]
     _show(answer, _pause_lines(pauses), as_json=as_json)
 
