@@ -33,6 +33,8 @@ def test_float32_is_asked_for_only_where_bf16_is_emulated(
         ((), ["--no-enable-chunked-prefill"]),
         (("--enable-chunked-prefill",), []),
         (("--no-enable-chunked-prefill",), []),
+        (("--enable_chunked_prefill",), []),  # as vLLM takes it, too
+        (("--max-num-batched-tokens=2048",), []),  # fewer than the longest prompt: vLLM would not start
     ],
 )
 def test_a_processor_reads_prompts_whole_unless_it_is_said_otherwise(

@@ -16,5 +16,5 @@ def value_of(args: Sequence[str], *names: str) -> str | None:
 
 
 def has_flag(args: Sequence[str], *names: str) -> bool:
-    """Return whether an argument without a value is there."""
+    """Return whether an argument is there, with a value or without."""
     return any(arg.partition("=")[0].replace("_", "-") in names for arg in args)
