@@ -191,14 +191,14 @@ class EventLoop:
         if self._gate:
             self._gate.ended(job, is_served=end is End.SERVED)
         # A worker that waits for the next push does not look when one of its jobs ends (workers/claiming.py).
-        if not worker.is_waiting and self._waiting.finds(worker.rank):
-            self._claim(worker, now_s)
+        has_claimed = not worker.is_waiting and self._waiting.finds(worker.rank) and self._claim(worker, now_s)
         is_full = worker.jobs == worker.speed.slots
         if was_full and not is_full:
             self._free[worker.rank].append(worker)
         elif is_full and not was_full:
             self._free[worker.rank].remove(worker)
-        self._schedule(worker)
+        if not has_claimed:
+            self._schedule(worker)
 
     def _pass_deadline(self, job: int, now_s: float) -> None:
         worker = self._running.pop(job, None)

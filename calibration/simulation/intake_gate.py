@@ -46,7 +46,8 @@ class Admission:
     def refuses(self, job: int, now_s: float) -> bool:
         """Return whether a job is refused with 429; else it counts as admitted."""
         rank, lane = self._work.rank[job], self._work.lane[job]
-        if self._is_forecasting and self._loads and self._is_late(job, now_s):
+        # A job without a deadline is never late.
+        if self._is_forecasting and self._loads and self._work.deadline_s[job] and self._is_late(job, now_s):
             return True
         self._admitted[rank][lane] += 1
         return False
@@ -86,7 +87,7 @@ class Admission:
         return _HURRIED_S if lacks_rate else _SAMPLE_S
 
     def _is_late(self, job: int, now_s: float) -> bool:
-        budget = LatencyBudget(whole_s=self._work.deadline_s[job] or None)
+        budget = LatencyBudget(whole_s=self._work.deadline_s[job])
         rank, lane = self._work.rank[job], self._work.lane[job]
         load, admitted = self._loads[rank], self._admitted[rank]
         if load.rate is None or sum(load.depth) + sum(admitted) <= load.short:

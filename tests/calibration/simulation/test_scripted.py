@@ -74,6 +74,7 @@ def test_scripts_that_are_made_once_decide_as_those_that_are_made_at_every_call(
 
     once = simulate(scenario, arrivals)
     monkeypatch.setattr(scripted_queue, "ScriptRunner", partial(ScriptRunner, as_they_are=True))
+    monkeypatch.setattr(scripted_queue, "without_unused", lambda plan, _: plan)  # and the plans as a server has them
 
     assert min(once["overflow"]["requests"], once["ended"]["expired"], once["ended"]["served"]) > 0
     assert simulate(scenario, arrivals) == once
