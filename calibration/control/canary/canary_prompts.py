@@ -89,7 +89,7 @@ def _of_file(line: str, where: str) -> CanaryPrompt:
 
 
 def _check(value: Any, text: str, where: str) -> Task | None:  # noqa: ANN401  (JSON)
-    if value is None:
+    if value is None or (isinstance(value, dict) and "code" in value):  # of `label`, which has a sandbox for it
         return None
     try:
         return Task.model_validate_json(json.dumps({**value, "prompt": text}))

@@ -184,7 +184,8 @@ def test_a_file_that_can_decide_nothing_is_refused_before_a_share_is_given(tmp_p
     source = PromptSource(file, {"next"}, 0)
 
     assert (source.count(checked=False), source.count(checked=True)) == (2, 1)
-    file.write_text('{"prompt": "a"}\n')
+    file.write_text('{"prompt": "a"}\n{"prompt": "def f():", "check": {"code": {"test": "", "entry_point": "f"}}}\n')
+    assert source.count(checked=False) == 2
     with pytest.raises(InputError, match="has no prompt with a check"):
         source.count(checked=True)
     assert PromptSource(tmp_path, {"next"}, 0).count(checked=True) is None
