@@ -1,10 +1,9 @@
-"""Fits that routing can evaluate: a form for each tier, and how what a form predicts becomes a loss. Pure.
+"""Fits that routing can evaluate: a form for each tier, and how a form of ranks becomes one of losses. Pure.
 
-Losses have a long tail. A fit of the losses themselves follows it; a fit of their ranks (0 to 1; equal losses share the
-mean of theirs) orders them well and does not see how much the largest ones lose. Forms are fitted to the mean of the
-rank and of the loss's square root, between 0 and 1 too; right and wrong are two values either way. Sources count
+Forms are fitted to the *rank* of a loss among the labels (0 to 1; equal losses share the mean of theirs): losses have
+a long tail that a fit of the losses themselves follows, and ranks of right and wrong are right and wrong. Sources count
 by the root of their size, so that a policy for new sources is not that of the largest one. The form's `bounds` say
-which loss a prediction stands for (a line of its logarithm: two numbers, where a free curve follows noise), so that
+which loss a predicted rank stands for (a line of its logarithm: two numbers, where a free curve follows noise), so that
 limits are stated in units of the loss, and are comparable over tiers.
 """
 
@@ -26,7 +25,7 @@ from calibration.errors import InputError
 
 # The features that a study of 1,596 prompts left over of 22 (docs/calibration/control-loop.md).
 FEW = ("punctuation", "repeated_4grams", "chat", "digits", "non_ascii", "tokens")
-# The features by name, their columns, what is fitted (`targets`) and the rows' weights -> a form.
+# The features by name, their columns, the ranks of the losses and the rows' weights -> a form of the rank.
 FitForm = Callable[[Sequence[str], Numbers, Numbers, Numbers], Linear | Trees]
 _STEPS = 240  # of the bounds: policy_forms.py takes 256
 _STEEPEST = 20.0  # of the loss's logarithm from the lowest rank to the highest
@@ -67,10 +66,10 @@ def inputs_of_rows(labels: Labels, names: Sequence[str], rows: Rows) -> tuple[In
     return inputs
 
 
-def fit_targets(
+def fit_ranks(
     labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, names: Sequence[str], fit: FitForm
 ) -> Exported:
-    """Fit a form of these features to each tier's loss."""
+    """Fit a form of these features to the rank of each tier's loss."""
     inputs = inputs_of_rows(labels, names, rows)
     columns = columns_of(inputs, labels.names, labels.features[rows])
     weights = source_weights([labels.sources[row] for row in rows])
@@ -78,19 +77,15 @@ def fit_targets(
     forms = {}
     for tier in tiers:
         losses = added[tier][rows]
-        forms[tier] = _in_losses(fit(used, columns, targets(losses), weights), columns, losses)
+        forms[tier] = _in_losses(fit(used, columns, ranks(losses), weights), columns, losses)
     return Exported(inputs, forms)
 
 
-def targets(losses: Numbers) -> Numbers:
-    """Return what is fitted, from 0 to 1: the mean of a loss's rank among these and of its root beside the largest's.
-
-    The rank is the share of these losses that is below it, and half of those that equal it.
-    """
+def ranks(losses: Numbers) -> Numbers:
+    """Return the share of these losses that is below each, and half of those that equal it."""
     _, place, counts = np.unique(losses, return_inverse=True, return_counts=True)
-    ranks: Numbers = ((np.cumsum(counts) - counts / 2) / len(losses))[place]
-    roots: Numbers = np.sqrt(np.maximum(losses, 0))
-    return (ranks + roots / max(float(roots.max()), 1e-12)) / 2
+    shares: Numbers = ((np.cumsum(counts) - counts / 2) / len(losses))[place]
+    return shares
 
 
 def source_weights(sources: Sequence[str]) -> Numbers:

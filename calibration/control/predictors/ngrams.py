@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import Ridge
 
 from calibration.control.losses import Labels
-from calibration.control.predictors.exported import source_weights, targets
+from calibration.control.predictors.exported import ranks, source_weights
 from calibration.control.predictors.predictor import Numbers, Rows
 from calibration.errors import InputError
 
@@ -46,6 +46,6 @@ class Ngrams:
         if not labels.texts:
             raise InputError("runs of characters need the texts: label with prompts")
         table = _hashed(labels.texts)[rows]
-        target = np.array([targets(added[tier][rows]) for tier in tiers]).T
+        target = np.array([ranks(added[tier][rows]) for tier in tiers]).T
         weights = source_weights([labels.sources[row] for row in rows])
         return _Fitted(Ridge(alpha=1.0, solver="sparse_cg", random_state=seed).fit(table, target, weights))

@@ -9,7 +9,7 @@ import numpy as np
 
 from bitladder.policy_forms import Linear
 from calibration.control.losses import Labels
-from calibration.control.predictors.exported import FEW, Exported, fit_targets, names_among
+from calibration.control.predictors.exported import FEW, Exported, fit_ranks, names_among
 from calibration.control.predictors.predictor import Numbers, Rows
 from calibration.control.scores import fit_ridge
 
@@ -24,7 +24,7 @@ class Ridge:
         self, labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, seed: int
     ) -> Exported:
         del seed
-        return fit_targets(labels, added, tiers, rows, names_among(labels, self.names), _ridge)
+        return fit_ranks(labels, added, tiers, rows, names_among(labels, self.names), _ridge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +37,16 @@ class OneFeature:
         self, labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, seed: int
     ) -> Exported:
         del seed
-        return fit_targets(labels, added, tiers, rows, (self.name,), _slope)
+        return fit_ranks(labels, added, tiers, rows, (self.name,), _slope)
 
 
-def _ridge(names: Sequence[str], columns: Numbers, targets: Numbers, weights: Numbers) -> Linear:
+def _ridge(names: Sequence[str], columns: Numbers, ranks: Numbers, weights: Numbers) -> Linear:
     del names
-    return fit_ridge(columns, targets, weights)
+    return fit_ridge(columns, ranks, weights)
 
 
-def _slope(names: Sequence[str], columns: Numbers, targets: Numbers, weights: Numbers) -> Linear:
+def _slope(names: Sequence[str], columns: Numbers, ranks: Numbers, weights: Numbers) -> Linear:
     """Return the least squares' line: of one feature it is a direction, and no more."""
     del names
-    slope = float(np.average(columns[:, 0] * (targets - np.average(targets, weights=weights)), weights=weights))
-    return Linear(high=1.0, intercept=float(targets.mean()), weights=(slope,))
+    slope = float(np.average(columns[:, 0] * (ranks - np.average(ranks, weights=weights)), weights=weights))
+    return Linear(high=1.0, intercept=float(ranks.mean()), weights=(slope,))

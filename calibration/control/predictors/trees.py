@@ -13,7 +13,7 @@ from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor, Ran
 from bitladder.policy_forms import Node, Trees
 from calibration.audit.features import rank_correlation
 from calibration.control.losses import Labels
-from calibration.control.predictors.exported import FEW, Exported, fit_targets, names_among
+from calibration.control.predictors.exported import FEW, Exported, fit_ranks, names_among
 from calibration.control.predictors.predictor import Numbers, Rows
 from calibration.errors import InputError
 
@@ -36,21 +36,21 @@ class Forest:
     def fit(
         self, labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, seed: int
     ) -> Exported:
-        def fit(names: Sequence[str], columns: Numbers, targets: Numbers, weights: Numbers) -> Trees:
+        def fit(names: Sequence[str], columns: Numbers, ranks: Numbers, weights: Numbers) -> Trees:
             few = [place for place, name in enumerate(names) if name in FEW] or list(range(len(names)))
             narrow = RandomForestRegressor(
                 _HALF, max_leaf_nodes=_LEAVES, min_samples_leaf=10, max_features=1 / 3, random_state=seed
-            ).fit(columns[:, few], targets, weights)
+            ).fit(columns[:, few], ranks, weights)
             wide = ExtraTreesRegressor(
                 _HALF, max_leaf_nodes=_LEAVES, min_samples_leaf=5, max_features=1.0, random_state=seed
-            ).fit(columns, targets, weights)
+            ).fit(columns, ranks, weights)
             trees = [_nodes(tree.tree_, 0.5 / _HALF, few) for tree in narrow.estimators_]
             places = range(len(names))
             return Trees(
                 high=1, trees=(*trees, *(_nodes(tree.tree_, 0.5 / _HALF, places) for tree in wide.estimators_))
             )
 
-        return fit_targets(labels, added, tiers, rows, names_among(labels, _QUICK), fit)
+        return fit_ranks(labels, added, tiers, rows, names_among(labels, _QUICK), fit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,17 @@ class Boosted:
     def fit(
         self, labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, seed: int
     ) -> Exported:
-        def fit(names: Sequence[str], columns: Numbers, targets: Numbers, weights: Numbers) -> Trees:
+        def fit(names: Sequence[str], columns: Numbers, ranks: Numbers, weights: Numbers) -> Trees:
             rate = 0.05
             boosted = GradientBoostingRegressor(
                 n_estimators=100, max_depth=3, learning_rate=rate, subsample=0.5, min_samples_leaf=20,
                 max_features=0.5, random_state=seed,
-            ).fit(columns, targets, weights)  # fmt: skip
+            ).fit(columns, ranks, weights)  # fmt: skip
             places = range(len(names))
             trees = tuple(_nodes(tree.tree_, rate, places) for tree in boosted.estimators_[:, 0])
             return Trees(high=1, base=_exact(float(boosted.init_.constant_.item())), trees=trees)
 
-        return fit_targets(labels, added, tiers, rows, names_among(labels, FEW), fit)
+        return fit_ranks(labels, added, tiers, rows, names_among(labels, FEW), fit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +84,15 @@ class Monotone:
         if not ways:
             raise InputError("no feature goes the same way with the loss in all parts of the labels")
 
-        def fit(names: Sequence[str], columns: Numbers, targets: Numbers, weights: Numbers) -> Trees:
+        def fit(names: Sequence[str], columns: Numbers, ranks: Numbers, weights: Numbers) -> Trees:
             forest = RandomForestRegressor(
                 _HALF, max_leaf_nodes=_LEAVES, min_samples_leaf=10, max_features=1 / 3, random_state=seed,
                 monotonic_cst=[ways[name] for name in names],
-            ).fit(columns, targets, weights)  # fmt: skip
+            ).fit(columns, ranks, weights)  # fmt: skip
             places = range(len(names))
             return Trees(high=1, trees=tuple(_nodes(tree.tree_, 1 / _HALF, places) for tree in forest.estimators_))
 
-        return fit_targets(labels, added, tiers, rows, tuple(ways), fit)
+        return fit_ranks(labels, added, tiers, rows, tuple(ways), fit)
 
 
 def directions(labels: Labels, losses: Numbers, rows: Rows) -> dict[str, int]:
