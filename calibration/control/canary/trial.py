@@ -186,11 +186,14 @@ class Trial:
         while True:
             if end := self._ordered():
                 return end
-            problem = ""
-            with contextlib.suppress(CalibrationError):  # no intake answers: that is not the candidate's fault
+            try:
                 if end := await self._steer(self._hold_share):
                     return end
                 problem = await self._steer(self._problem)
+            except ProposalRefusedError as error:  # nobody would be sent to the candidate any more
+                problem = f"its share cannot be prolonged: {error}"
+            except CalibrationError:  # no intake answers: that is not the candidate's fault
+                problem = ""
             problems = problems + 1 if problem else 0
             if problems >= _PROBLEMS:
                 return End("rolled back", problem, decision)

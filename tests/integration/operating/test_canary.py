@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from bitladder.settings.access import key_hash
 from tests.conftest import Stack, wait_until
 
 pytestmark = pytest.mark.stack
@@ -234,6 +236,25 @@ def test_the_share_of_a_canary_that_was_killed_ends_by_itself_and_the_same_call_
     wait_until(lambda: share(stack) is None, "nobody prolongs it", 20)
     assert ended(order(stack, tmp_path, "promote"), 0)["phase"] == "promoted"  # it was found fine
     assert share(stack) == EVERYTHING
+
+
+@pytest.mark.long
+def test_a_canary_whose_share_may_not_be_prolonged_any_more_ends(stack: Stack, tmp_path: Path) -> None:
+    candidate(stack)
+    config, stack.environment["BITLADDER_API_KEY"] = tmp_path / "bitladder.toml", "ops"
+    key = f'[auth.keys.ops]\nhash = "{key_hash(b"ops")}"\ntenant = "default"\nscopes = ["submit", "read", "ops"]\n'
+    config.write_text(f"{CONFIG}\n{key}", encoding="utf-8")
+    stack.http.headers["Authorization"] = "Bearer ops"
+    wait_until(lambda: httpx2.get(f"{stack.url}/v1/settings").status_code == 401, "the key is wanted")
+    process = start(stack, tmp_path, "--margin", "0.0001", *SHORT)
+    wait_until(lambda: (share(stack) or {}).get("share") == 0.1, "the share is given", 60)
+
+    config.write_text(f"{CONFIG}\n{key}".replace('"ops"]', '"ops:read"]'), encoding="utf-8")
+
+    report = ended(process, 1)
+    assert "ops:write" in report["why"]
+    assert report["phase"] in ("left alone", "rolled back")  # by whether the share had ended by then
+    wait_until(lambda: share(stack) is None, "nobody prolongs it", 20)
 
 
 @pytest.mark.long
