@@ -120,7 +120,7 @@ class Submitted:
 
 
 def submitted(scene: Scene) -> Submitted:
-    """Submit jobs and batches, until they are as their names say."""
+    """Submit jobs and batches, until they are as their names say; what runs still does when a slow copy ends."""
     ended = {name: scene.job(scene.submit(name), wait=20) for name in ("ended0", "ended1")}
     told = {name: scene.told(name) for name in ended}
     user = BatchUser(scene.stack)
@@ -129,7 +129,7 @@ def submitted(scene: Scene) -> Submitted:
         for count, tokens in ((4, 2), (24, 40))
     )
     waiting = [scene.submit(f"waiting{n}", headers={"X-Min-Tier": "fp8", "X-Priority": "9"}) for n in range(4)]
-    running = [scene.submit(f"running{n}", prompt=f"running{n} echo:slow", max_tokens=60) for n in range(4)]
+    running = [scene.submit(f"running{n}", prompt=f"running{n} echo:slow", max_tokens=120) for n in range(4)]
     wait_until(lambda: all(scene.job(job_id)["status"] == "running" for job_id in running), "they run")
     wait_until(lambda: user.client.batches.retrieve(going.id).status == "in_progress", "the batch runs")
     return Submitted(ended, told, waiting, running, over, going)
