@@ -67,7 +67,7 @@ def turned_worse(differences: Numbers, margin: float, alpha: float) -> int | Non
     """Return after how many pairs a candidate that was fine is found worse; None: it is not.
 
     From each pair on another gambler begins, with a part of one capital: after a long time in which the bet was lost,
-    the last ones still have theirs. The sum of all is a capital as above (Shin, Ramdas and Rinaldo 2024).
+    the last ones still have theirs. The sum of all is a capital as above (Shin, Ramdas and Rinaldo 2022).
     """
     largest_loss, capitals = 1 + margin, np.zeros(len(BETS))
     for index, gain in enumerate((differences - margin) / largest_loss):
