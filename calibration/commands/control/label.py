@@ -62,6 +62,7 @@ def label_command(
     model: Annotated[str, typer.Option(help="whose tiers, where there are several models")] = "",
     count: Annotated[int | None, typer.Option(min=1, help="label so many, drawn by chance")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the draw")] = 0,
+    answers: Annotated[int, typer.Option(min=1, max=64, help="drawn for each prompt: their mean is its loss")] = 1,
     answer_tokens: Annotated[int, typer.Option(min=2, max=4096, help="of each answer, at most")] = 64,
     prompt_tokens: Annotated[int, typer.Option(min=16, help="longer prompts are cut")] = 512,
     temperature: _Temperature = 1.0,
@@ -86,11 +87,13 @@ def label_command(
     """
     read = load_configuration(config)
     log_to_stderr(read.log)
+    if answers > 1 and not temperature:
+        raise InputError(f"--answers must be 1 with --temperature 0, got {answers}: the likeliest answer is one")
     sizes = {"answer_tokens": answer_tokens, "prompt_tokens": prompt_tokens, "top": top}
     options = LabelOptions(**sizes, temperature=temperature, chat=chat)
     names = [tier.strip() for tier in tiers.split(",") if tier.strip()]
     out = out.expanduser()
-    request = LabelRequest(prompts, out, reference, names, count, seed, options, keep_text, dry_run, sandbox)
+    request = LabelRequest(prompts, out, reference, names, count, seed, answers, options, keep_text, dry_run, sandbox)
     stack = None if local else StackOptions(url, api_key, model, "label", at_once, redis_mb)
     _show(run(request, stack, read, model), request, as_json=as_json)
 
@@ -199,7 +202,7 @@ def _text(report: dict[str, Any]) -> str:
             rows.append((tier, name, f"{mean['value']:.4f} [{mean['low']:.4f}, {mean['high']:.4f}]", mean["n"]))
         again = figures["reliability"]
         if again:
-            text = f"{again['whole']:.2f} (between halves {again['halves']:.2f})"
+            text = f"{again['whole']:.2f} (between {again['parts']} parts {again['between']:.2f})"
             rows.append((tier, "reliability of answer.kl", text, again["n"]))
         for feature, value in figures["spearman"].items():
             if value is not None:

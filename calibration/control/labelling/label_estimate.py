@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from calibration.control.labelling.label_prompts import LabelPrompt
 from calibration.control.labelling.run_labelling import Labeller, Probe
 
 _MIB = 2**20
-# Of each prompt: tokens, answer and predictions of the reference; predictions and own answer of a tier.
-_REFERENCE_REQUESTS, _TIER_REQUESTS = 3, 2
+_REFERENCE_REQUESTS = 3  # tokens, answer and predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,21 +25,22 @@ class Estimate:
     redis_mib: float | None  # that all outcomes take together
 
 
-def estimate(probe: Probe, prompts: int, labeller: Labeller) -> Estimate:
-    """Return what so many prompts take, those of the probe included."""
+def estimate(probe: Probe, waiting: Sequence[LabelPrompt], labeller: Labeller) -> Estimate:
+    """Return what these take, those of the probe included. A tier writes an answer of its own once for a prompt."""
+    answers, prompts = len(waiting), sum(not turn.turn for turn in waiting)
     records = [record for record in labeller.journal.references.values() if record.prompt]
     read = sum(len(record.prompt) for record in records) / max(1, len(records))
     written = sum(record.tokens for record in records) / max(1, len(records))
-    tiers, share, spent = len(labeller.tiers), prompts / probe.prompts, labeller.askers.spent()
+    tiers, share, spent = len(labeller.tiers), answers / probe.prompts, labeller.askers.spent()
     seconds = probe.seconds * share
     if not labeller.askers.side_by_side:
         seconds = (seconds + probe.start_s) * (1 + tiers)
     return Estimate(
-        prompts=prompts,
-        requests=prompts * (_REFERENCE_REQUESTS + _TIER_REQUESTS * tiers),
-        # Twice each prompt, and the answer along with it.
-        prompt_tokens=round(prompts * (1 + tiers) * (2 * read + written)),
-        answer_tokens=round(prompts * (1 + tiers) * (written + 1)),
+        prompts=len({turn.id for turn in waiting}),
+        requests=answers * (_REFERENCE_REQUESTS + tiers) + prompts * tiers,
+        # A prompt for its answer, and once more with the answer for what is predicted along both.
+        prompt_tokens=round(answers * (2 * read + written + tiers * (read + written)) + prompts * tiers * read),
+        answer_tokens=round(answers * (written + 1 + tiers) + prompts * tiers * written),
         seconds=round(seconds, 1),
         cost=spent.cost * share if spent and spent.cost else None,
         redis_mib=round(spent.bytes * share / _MIB, 1) if spent else None,

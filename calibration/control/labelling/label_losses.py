@@ -28,6 +28,7 @@ class AnswerLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     first_divergence: int  # tokens before the first flip; all of them where there is none
     tokens: int
     kl_halves: tuple[float, float] | None = None  # of the first and of the second half; None: there is one token
+    kl_answers: tuple[float, ...] | None = None  # of each, where there are several
     repeated: float | None = None  # share of the answer's runs of four tokens that came before; None: it has none
 
 
@@ -72,7 +73,7 @@ class TierLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task: TaskLabel | None = None
 
 
-def answer_label(reference: Distributions, tier: Distributions) -> AnswerLabel:
+def answer_label(reference: Distributions, tier: Distributions, repeated: float | None = None) -> AnswerLabel:
     kl, same = divergence(reference, tier), agreement(reference, tier)
     half = len(kl) // 2
     halves = (_round(kl[:half].mean()), _round(kl[half:].mean())) if half else None
@@ -82,6 +83,27 @@ def answer_label(reference: Distributions, tier: Distributions) -> AnswerLabel:
         first_divergence=len(same) if same.all() else int(same.argmin()),
         tokens=len(kl),
         kl_halves=halves,
+        repeated=repeated,
+    )
+
+
+def joined(answers: Sequence[AnswerLabel]) -> AnswerLabel:
+    """Return the loss along all answers of one prompt: means of their tokens, and the first one's divergence."""
+    if len(answers) == 1:
+        return answers[0]
+    tokens = np.array([answer.tokens for answer in answers])
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [at for at, value in enumerate(values) if value is not None]
+        return _round(np.average([values[at] for at in known], weights=tokens[known])) if known else None
+
+    return AnswerLabel(
+        kl=mean([answer.kl for answer in answers]) or 0.0,
+        flips=mean([answer.flips for answer in answers]) or 0.0,
+        first_divergence=answers[0].first_divergence,
+        tokens=int(tokens.sum()),
+        kl_answers=tuple(answer.kl for answer in answers),
+        repeated=mean([answer.repeated for answer in answers]),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,25 @@ class LabelPrompt:
     kind: str
     chat: bool | None = None  # in the chat template, as it is, or as the reference has it
     check: Check | None = None
+    turn: int = 0  # which of several answers
 
     @property
     def id(self) -> str:
         return text_id(self.text)
+
+    @property
+    def key(self) -> str:
+        """Return what one answer of it is called in the journal."""
+        return f"{self.id}.{self.turn}" if self.turn else self.id
+
+    @property
+    def seed(self) -> int:
+        """Return a seed of this answer's own: the same command draws the same answers."""
+        return int(self.id[:8], 16) + self.turn
+
+    def turns(self, answers: int) -> list[LabelPrompt]:
+        """Return the prompt once for each answer. The first one has all measurements, the others the loss alone."""
+        return [self, *(replace(self, turn=turn, check=None) for turn in range(1, answers))]
 
     @property
     def conditions(self) -> str:

@@ -2,12 +2,14 @@
 
 A label is a mean over the tokens of one answer: another answer of the same prompt would have another one. How much of
 what differs between prompts would come again is the label's reliability: no score can correlate with such labels by
-more than its square root. It is estimated from the two halves of each answer (Spearman-Brown).
+more than its square root. It is estimated from the parts of each label, which are the two halves of its answer, or
+several answers (Spearman-Brown).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -36,28 +38,34 @@ def describe_labels(lines: Sequence[LabelLine]) -> dict[str, Any]:  # Any: JSON
         tier: {
             "means": _means(lines, tier),
             "by_kind": {kind: _means(kinds[kind], tier) for kind in sorted(kinds)},
-            "reliability": reliability(_halves(lines, tier)),
+            "reliability": reliability(_parts(lines, tier)),
             "spearman": {name: _correlation(lines, tier, name) for name in _FEATURES},
         }
         for tier in tiers
     }
 
 
-def reliability(halves: Numbers) -> dict[str, float | int] | None:
-    """Return the rank correlation of the halves' losses, and what it says of whole labels; None: too few, or constant.
+def reliability(parts: Numbers) -> dict[str, float | int] | None:
+    """Return how the losses of parts (columns) correlate in rank, and what it says of labels; None: few, or constant.
 
-    The halves are half as long as the label; Spearman and Brown's formula says how its reliability follows.
+    `between` is the mean over pairs of parts; Spearman and Brown's formula has the reliability of all parts together.
     """
-    between = rank_correlation(halves[:, 0], halves[:, 1]) if len(halves) >= _MIN_ROWS else None
-    if between is None:
+    count = parts.shape[1]
+    pairs = combinations(parts.T, 2)
+    correlations = [value for pair in pairs if (value := rank_correlation(*pair)) is not None]
+    if len(parts) < _MIN_ROWS or not correlations:
         return None
-    whole = 2 * between / (1 + between) if between > 0 else 0.0
-    return {"halves": round(between, 4), "whole": round(whole, 4), "highest": round(whole**0.5, 4), "n": len(halves)}
+    between = sum(correlations) / len(correlations)
+    whole = count * between / (1 + (count - 1) * between) if between > 0 else 0.0
+    shares = {"between": round(between, 4), "whole": round(whole, 4), "highest": round(whole**0.5, 4)}
+    return shares | {"parts": count, "n": len(parts)}
 
 
-def _halves(lines: Sequence[LabelLine], tier: str) -> Numbers:
+def _parts(lines: Sequence[LabelLine], tier: str) -> Numbers:
     answers = [line.tiers[tier].answer for line in lines if tier in line.tiers]
-    return np.array([answer.kl_halves for answer in answers if answer and answer.kl_halves]).reshape(-1, 2)
+    parts = [kl for answer in answers if answer and (kl := answer.kl_answers or answer.kl_halves)]
+    count = max(map(len, parts), default=2)
+    return np.array([part for part in parts if len(part) == count]).reshape(-1, count)
 
 
 def _means(lines: Sequence[LabelLine], tier: str) -> dict[str, Any]:  # Any: JSON

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from calibration.artifacts.digest import file_digest
 from calibration.artifacts.folder import replace_file, writing
 from calibration.artifacts.html_report import Section, html_page
@@ -16,7 +18,7 @@ from calibration.control.asking.askers import Askers
 from calibration.control.labelling.label_estimate import Estimate, estimate
 from calibration.control.labelling.label_journal import Journal
 from calibration.control.labelling.label_lines import SCHEMA, LabelLine, encode_lines
-from calibration.control.labelling.label_losses import TierLabel
+from calibration.control.labelling.label_losses import TierLabel, joined
 from calibration.control.labelling.label_prompts import LabelPrompt, draw, read_prompts
 from calibration.control.labelling.label_report import describe_labels
 from calibration.control.labelling.run_labelling import Labeller, LabelOptions, Probe
@@ -34,7 +36,8 @@ _NOTES = (
     "all others as one.",
     "Intervals are of 95 %: bootstrap over prompts, Wilson's for tasks.",
     "Reliability: how much of the differences between prompts would come again with other answers, from the two halves "
-    "of each answer. No score can have a rank correlation with the labels that is above its square root (highest).",
+    "of each answer, or from several answers. No score can have a rank correlation with the labels that is above its "
+    "square root (highest).",
 )
 
 
@@ -48,6 +51,7 @@ class LabelRequest:
     tiers: Sequence[str]
     count: int | None = None  # None: all prompts of the file
     seed: int = 0
+    answers: int = 1  # of each prompt
     options: LabelOptions = field(default_factory=LabelOptions)
     keep_text: bool = False
     dry_run: bool = False
@@ -67,6 +71,7 @@ async def label_set(
     """
     prompts, repeated = read_prompts(request.prompts)
     drawn = draw(prompts, request.count, request.seed)
+    turns = [turn for prompt in drawn for turn in prompt.turns(request.answers)]
     has_code = any(prompt.check and prompt.check.code for prompt in drawn)
     sandbox = choose_sandbox(request.sandbox) if has_code else None
     _prepare(request.out)
@@ -81,13 +86,14 @@ async def label_set(
             journal=journal,
             sandbox=sandbox,
         )
-        waiting = sum(bool(labeller.missing(prompt)) for prompt in drawn)
-        steps.note("", f"{len(drawn):,} prompts ({repeated} repeated), {len(drawn) - waiting:,} were labelled before")
-        guess = await _run(labeller, drawn, waiting, request, steps, on_estimate)
+        waiting = [turn for turn in turns if labeller.missing(turn)]
+        left = len({turn.id for turn in waiting})
+        steps.note("", f"{len(drawn):,} prompts ({repeated} repeated), {len(drawn) - left:,} were labelled before")
+        guess = await _run(labeller, turns, waiting, request, steps, on_estimate)
         if request.dry_run:
-            known = {"dry_run": True, "prompts": len(drawn), "to_label": waiting}
+            known = {"dry_run": True, "prompts": len(drawn), "to_label": left}
             return known | {"estimate": guess and asdict(guess)}
-        lines = _lines(labeller, drawn, keep_text=request.keep_text)
+        lines = _lines(labeller, drawn, request)
         report = _report(labeller, request, drawn, lines)
         _write(request, lines, report)
         if len(lines) == len(drawn) and not request.keep_text:
@@ -106,8 +112,8 @@ def _prepare(out: Path) -> None:
 
 async def _run(
     labeller: Labeller,
-    drawn: Sequence[LabelPrompt],
-    waiting: int,
+    turns: Sequence[LabelPrompt],
+    waiting: Sequence[LabelPrompt],
     request: LabelRequest,
     steps: Steps,
     on_estimate: Callable[[Estimate], None],
@@ -123,19 +129,19 @@ async def _run(
     labeller.on_probe = on_probe
     try:
         with steps.step("", "labelling", expected_s=None) as labeller.advance:
-            await labeller.run(drawn)
+            await labeller.run(turns)
     except EngineFailedError:
-        _write(request, _lines(labeller, drawn, keep_text=request.keep_text), {})
+        _write(request, _lines(labeller, [turn for turn in turns if not turn.turn], request), {})
         raise
     return estimates[0] if estimates else None
 
 
-def _lines(labeller: Labeller, prompts: Sequence[LabelPrompt], *, keep_text: bool = False) -> list[LabelLine]:
+def _lines(labeller: Labeller, prompts: Sequence[LabelPrompt], request: LabelRequest) -> list[LabelLine]:
     """Return the lines of the prompts of which every tier was measured, in their order in the draw."""
     digests = {tier: labeller.askers.checkpoint(tier) for tier in (labeller.reference, *labeller.tiers)}
     lines = []
     for prompt in prompts:
-        answered, measured = labeller.answered(prompt), labeller.measured(prompt)
+        answered, measured = labeller.answered(prompt), _measured(labeller, prompt, request.answers)
         if answered is None or len(measured) < len(labeller.tiers):
             continue
         of_reference = TierLabel(own_answer=answered.own_answer, task=answered.task)
@@ -149,10 +155,21 @@ def _lines(labeller: Labeller, prompts: Sequence[LabelPrompt], *, keep_text: boo
             reference=labeller.reference,
             checkpoints=digests,
             tiers=measured | {labeller.reference: of_reference},
-            prompt=prompt.text if keep_text else None,
+            prompt=prompt.text if request.keep_text else None,
         )
         lines.append(line)
     return lines
+
+
+def _measured(labeller: Labeller, prompt: LabelPrompt, answers: int) -> dict[str, TierLabel]:
+    """Return the labels of the tiers that were measured along all answers."""
+    first, *others = (labeller.measured(turn) for turn in prompt.turns(answers))
+    labels = {}
+    for tier, label in first.items():
+        if all(tier in other for other in others):
+            along = [at.answer for at in (label, *(other[tier] for other in others)) if at.answer]
+            labels[tier] = msgspec.structs.replace(label, answer=joined(along) if along else None)
+    return labels
 
 
 def _report(
@@ -167,7 +184,7 @@ def _report(
         "failures": dict(list(labeller.failures.items())[:_NAMED_FAILURES]),
         "reference": request.reference,
         "checkpoints": {tier: labeller.askers.checkpoint(tier) for tier in (request.reference, *request.tiers)},
-        "settings": asdict(request.options),
+        "settings": {"answers": request.answers, **asdict(request.options)},
         "sources": len({line.source for line in lines}),
         "machine": machine(),
         "versions": request.versions,
@@ -205,7 +222,7 @@ def label_page(report: dict[str, Any], png: bytes) -> str:  # Any: JSON
     if png:
         sections.append(Section(heading="By kind", png=png))
     reliabilities = [_reliability_row(tier, figures) for tier, figures in report["tiers"].items()]
-    names = ("tier", "between halves", "of the label", "highest", "with entropy", "with zlib ratio")
+    names = ("tier", "between parts", "of the label", "highest", "with entropy", "with zlib ratio")
     sections.append(Section(heading="Reliability, and rank correlations", header=names, rows=reliabilities))
     named = ("checkpoints", "settings", "machine", "versions", "prompts")
     facts = [(name, json.dumps(report[name])) for name in named]
@@ -216,5 +233,5 @@ def label_page(report: dict[str, Any], png: bytes) -> str:  # Any: JSON
 
 def _reliability_row(tier: str, figures: dict[str, Any]) -> tuple[str, ...]:  # Any: JSON
     again = figures["reliability"] or {}
-    shares = [f"{again[name]:.2f}" if again else "" for name in ("halves", "whole", "highest")]
+    shares = [f"{again[name]:.2f}" if again else "" for name in ("between", "whole", "highest")]
     return (tier, *shares, *("" if value is None else f"{value:+.2f}" for value in figures["spearman"].values()))

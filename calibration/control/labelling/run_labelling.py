@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import msgspec
-
 from calibration.artifacts.digest import text_digest
 from calibration.control.asking.askers import Askers
 from calibration.control.labelling.label_journal import Journal, ReferenceRecord, TierRecord, packed, unpacked
@@ -93,7 +91,7 @@ class Labeller:
 
     def answered(self, prompt: LabelPrompt) -> ReferenceRecord | None:
         """Return what the reference has answered, where that was measured with these settings."""
-        record = self.journal.references.get(prompt.id)
+        record = self.journal.references.get(prompt.key)
         is_present = record and (record.made_by, record.check) == (self._made_by[self.reference], prompt.conditions)
         return record if is_present else None
 
@@ -102,7 +100,7 @@ class Labeller:
         answered = self.answered(prompt)
         if answered is None:
             return {}
-        records = {tier: self.journal.tiers.get((prompt.id, tier)) for tier in self.tiers}
+        records = {tier: self.journal.tiers.get((prompt.key, tier)) for tier in self.tiers}
         return {
             tier: record.label
             for tier, record in records.items()
@@ -179,7 +177,7 @@ class Labeller:
             return
         async with self.askers.asking(tier) as asker:
             longest = max(wanting, key=lambda prompt: len(prompt.text))  # a short one may have no token to compare
-            if not await _spells(asker, longest.text, self.journal.references[longest.id].prompt):
+            if not await _spells(asker, longest.text, self.journal.references[longest.key].prompt):
                 raise EngineFailedError(f"tier {tier} reads text as other tokens than {self.reference}: not comparable")
             await self._each(tier, wanting, lambda prompt: self._measure(asker, tier, prompt))
 
@@ -192,7 +190,7 @@ class Labeller:
         rows = await asker.distributions(tokens, options.top)
         text = await self._task_answer(asker, prompt, asked.prompt, written.text)
         record = ReferenceRecord(
-            id=prompt.id,
+            id=prompt.key,
             made_by=self._made_by[self.reference],
             check=prompt.conditions,
             form=asked.form,
@@ -209,21 +207,20 @@ class Labeller:
 
     async def _measure(self, asker: Asker, tier: str, prompt: LabelPrompt) -> None:
         """Hold a tier against the reference."""
-        answered = self.journal.references[prompt.id]
-        tokens, count = [*answered.prompt, *answered.answer], len(answered.answer)
-        rows = await asker.distributions(tokens, self.options.top)
-        written = await _write(asker, prompt, answered.prompt, self.options)
-        text = await self._task_answer(asker, prompt, answered.prompt, written.text)
-        of_text, of_answer = await asyncio.to_thread(_compare, unpacked(answered.rows), rows, count)
-        if of_answer is not None:
-            of_answer = msgspec.structs.replace(of_answer, repeated=repeated_share(answered.answer))
-        label = TierLabel(
-            answer=of_answer,
-            text=of_text,
-            own_answer=own_label(written.predictions),
-            task=await self._task(prompt, text, answered.text),
-        )
-        key = {"id": prompt.id, "tier": tier, "made_by": self._made_by[tier]}
+        answered = self.journal.references[prompt.key]
+        rows = await asker.distributions([*answered.prompt, *answered.answer], self.options.top)
+        of_text, of_answer = await asyncio.to_thread(_compare, unpacked(answered.rows), rows, answered.answer)
+        label = TierLabel(answer=of_answer)
+        if not prompt.turn:
+            written = await _write(asker, prompt, answered.prompt, self.options)
+            text = await self._task_answer(asker, prompt, answered.prompt, written.text)
+            label = TierLabel(
+                answer=of_answer,
+                text=of_text,
+                own_answer=own_label(written.predictions),
+                task=await self._task(prompt, text, answered.text),
+            )
+        key = {"id": prompt.key, "tier": tier, "made_by": self._made_by[tier]}
         self.journal.add(TierRecord(**key, along=answered.along, check=answered.check, label=label))
 
     async def _task_answer(self, asker: Asker, prompt: LabelPrompt, tokens: Sequence[int], text: str) -> str:
@@ -253,7 +250,7 @@ class Labeller:
                 async with free:
                     await measure(prompt)
             except EngineFailedError as error:
-                self.failures[f"{prompt.id} {tier}"] = str(error)
+                self.failures[f"{prompt.key} {tier}"] = str(error)
                 self._in_a_row += 1
                 if self._in_a_row >= _MAX_FAILURES:
                     message = f"{tier}: {_MAX_FAILURES} prompts failed one after another, the last one: {error}"
@@ -270,8 +267,7 @@ class Labeller:
 
 
 async def _write(asker: Asker, prompt: LabelPrompt, tokens: Sequence[int], options: LabelOptions) -> Written:
-    # A seed of the prompt's own: the same command draws the same answers.
-    drawn = {"temperature": options.temperature, "seed": int(prompt.id[:8], 16)} if options.temperature else {}
+    drawn = {"temperature": options.temperature, "seed": prompt.seed} if options.temperature else {}
     return await asker.write(tokens, options.answer_tokens, [], options.top, drawn)
 
 
@@ -294,6 +290,10 @@ async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
         raise errors.exceptions[0] from None
 
 
-def _compare(reference: Distributions, tier: Distributions, count: int) -> tuple[TextLabel | None, AnswerLabel | None]:
+def _compare(
+    reference: Distributions, tier: Distributions, written: Sequence[int]
+) -> tuple[TextLabel | None, AnswerLabel | None]:
+    count = len(written)
     (prompt, answer), (tier_prompt, tier_answer) = split_rows(reference, count), split_rows(tier, count)
-    return text_label(prompt, tier_prompt), answer_label(answer, tier_answer) if count else None
+    of_answer = answer_label(answer, tier_answer, repeated_share(written)) if count else None
+    return text_label(prompt, tier_prompt), of_answer

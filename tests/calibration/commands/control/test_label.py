@@ -104,6 +104,34 @@ def test_every_prompt_gets_a_line_without_its_text_and_a_second_run_asks_nothing
     assert "1 of 13 prompts could not be labelled; a next run tries them again" in said
 
 
+def test_a_prompt_may_be_labelled_along_several_answers(
+    make_stack: Callable[..., Stack], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack, out = serve(make_stack), tmp_path / "labels"
+    arguments = [*options(write_prompts(tmp_path, check={"contains": "and"}), stack), "-o", str(out)]
+    run(capsys, *arguments)
+    status, shown, _ = run(capsys, *arguments, "--answers", "3", "--dry-run", "--json")
+    guess = json.loads(shown)
+    assert (status, guess["to_label"], guess["estimate"]["requests"]) == (0, 12, 24 * 5)  # the first ones are there
+
+    status, shown, _ = run(capsys, *arguments, "--answers", "3", "--json")
+    report, lines = json.loads(shown), read(out / "labels.jsonl")
+
+    assert (status, report["labels"], len(lines), report["settings"]["answers"]) == (0, 12, 12, 3)
+    for line in lines:
+        assert line["tiers"]["int4"]["answer"] == {
+            "kl": 0.0, "flips": 0.0, "first_divergence": 8, "tokens": 24, "kl_answers": [0.0] * 3, "repeated": 0.0
+        }  # fmt: skip
+        assert line["tiers"]["int4"]["task"] == {"wrong": 0, "rule": "contains"}
+        assert line["tiers"]["int8"]["own"]["tokens"] == 8
+    for more, message in (
+        (["--temperature", "0"], "--answers must be 1 with --temperature 0, got 3"),
+        (["--answers", "65"], "Input should be less than or equal to 64"),
+    ):
+        status, _, said = run(capsys, *arguments, "--answers", "3", *more)
+        assert (status, message in " ".join(said.replace("│", "").split())) == (2, True)
+
+
 def test_what_cannot_be_asked_is_an_error_before_anything_is(
     make_stack: Callable[..., Stack], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

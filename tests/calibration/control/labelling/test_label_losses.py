@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from calibration.control.labelling.label_losses import answer_label, own_label, repeated_share, split_rows, text_label
+from calibration.control.labelling.label_losses import (
+    AnswerLabel,
+    answer_label,
+    joined,
+    own_label,
+    repeated_share,
+    split_rows,
+    text_label,
+)
 from calibration.evaluate.distributions import Distributions
 
 
@@ -51,6 +59,18 @@ def test_an_answer_of_one_token_has_no_halves_and_a_prompt_of_one_no_loss() -> N
 
     assert answer_label(answer, answer).kl_halves is None
     assert text_label(prompt, prompt) is None
+
+
+def test_the_loss_along_several_answers_is_the_mean_of_their_tokens() -> None:
+    short = AnswerLabel(kl=0.4, flips=0.5, first_divergence=1, tokens=2, kl_halves=(0.4, 0.4))
+    long = AnswerLabel(kl=0.1, flips=0.0, first_divergence=6, tokens=6, kl_halves=(0.0, 0.2), repeated=0.3)
+
+    label = joined([short, long])
+
+    assert label == AnswerLabel(
+        kl=0.175, flips=0.125, first_divergence=1, tokens=8, kl_answers=(0.4, 0.1), repeated=0.3
+    )
+    assert joined([long]) == long
 
 
 def test_an_answer_that_loops_is_seen_by_the_runs_of_tokens_that_came_before() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from calibration.control.labelling.label_journal import Journal
+from calibration.control.labelling.label_losses import TierLabel
 from calibration.control.labelling.label_prompts import Check, LabelPrompt
 from calibration.control.labelling.run_labelling import Labeller, LabelOptions
 from calibration.errors import EngineFailedError, InputError
@@ -83,6 +84,22 @@ async def test_a_tier_that_goes_on_alike_loses_nothing_and_another_one_what_is_c
     assert first["low"].own_answer is not None
     assert first["low"].own_answer.margin == pytest.approx(math.log(0.75 / 0.25), rel=1e-3)
     assert not labeller.failures
+
+
+async def test_further_answers_of_a_prompt_have_the_loss_alone_and_a_run_goes_on_with_them(tmp_path: Path) -> None:
+    askers = Chains(low=Chain({"h": "j"}), top=Chain())
+    await label(tmp_path / "journal", askers)
+    asked = {tier: len(chain.asked) for tier, chain in askers.chains.items()}
+    turns = [turn for prompt in PROMPTS for turn in prompt.turns(3)]
+    labeller = await label(tmp_path / "journal", askers, turns)
+    first, *others = (labeller.measured(turn)["low"] for turn in turns[:3])
+
+    assert [other == TierLabel(answer=first.answer) for other in others] == [True, True]  # chains do not draw
+    assert first.own_answer is not None
+    more = {tier: len(chain.asked) - asked[tier] for tier, chain in askers.chains.items()}
+    # Of each further answer: predictions; tokens, the answer and predictions. And once, how it spells, and its context.
+    assert more == {"low": 6 + 1, "top": 18 + 1}
+    assert len({turn.seed for turn in turns}) == 9
 
 
 async def test_a_run_that_is_complete_asks_nothing_and_a_new_checkpoint_is_measured(tmp_path: Path) -> None:
