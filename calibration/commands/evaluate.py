@@ -26,7 +26,6 @@ from calibration.evaluate.contamination import refuse_calibrated
 from calibration.evaluate.evaluation_page import evaluation_page
 from calibration.evaluate.machine import engine_version, versions
 from calibration.evaluate.measures.measure import EvaluationOptions
-from calibration.evaluate.plot import quality_cost_png
 from calibration.evaluate.prompt_table import PromptTable
 from calibration.evaluate.report_table import rows
 from calibration.evaluate.run_evaluation import Evaluator, ReportHeader, evaluate, reasons
@@ -202,6 +201,8 @@ def _only_model(settings: Settings) -> str:
 
 
 def _write(report: Report, prompts: PromptTable, out: Path) -> None:
+    from calibration.evaluate.plot import quality_cost_png  # matplotlib takes half a second to import
+
     _keep_former(out / FILES[0])
     png = quality_cost_png(report)
     heldout = NamedSource(name=report.source_names.get("heldout", ""), sha256=report.sources.get("heldout", ""))

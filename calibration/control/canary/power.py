@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
 
 from calibration.control.canary.eprocess import Decision, first_pairs
 
@@ -67,5 +67,5 @@ def fixed_sample_pairs(difference: float, discordance: float, *, alpha: float = 
     variance = discordance - difference**2
     if variance <= 0 or difference == 0:
         raise ValueError(f"difference {difference:g} must be above 0, and below a discordance of {discordance:g}")
-    quantiles = norm.ppf(1 - alpha / 2) + norm.ppf(power)
+    quantiles = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
     return int(quantiles**2 * variance / difference**2)
