@@ -84,7 +84,7 @@ def read_calibration(data: bytes, file: str, ladders: Mapping[str, Sequence[str]
     try:
         calibration = msgspec.json.decode(data, type=Calibration)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where} is no calibration: {error}") from None
+        raise ConfigError(f"{where} is no calibration: {_wrong_curve(data) or error}") from None
     for model, curves in calibration.models.items():
         if model not in ladders:
             raise ConfigError(f"{where} names the model {model!r}: expected one of {', '.join(ladders)}")
@@ -93,6 +93,22 @@ def read_calibration(data: bytes, file: str, ladders: Mapping[str, Sequence[str]
                 f"{where} names the tier {min(unknown)!r} of {model}: its are {', '.join(ladders[model])}"
             )
     return calibration
+
+
+class _Curves(msgspec.Struct):
+    models: dict[str, dict[str, msgspec.Raw]] = {}
+
+
+def _wrong_curve(data: bytes) -> str:
+    """Return what is wrong with the first curve that cannot be read, by its model and tier; '' where all can."""
+    with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        for model, curves in msgspec.json.decode(data, type=_Curves).models.items():
+            for tier, curve in curves.items():
+                try:
+                    msgspec.json.decode(curve, type=Curve)
+                except msgspec.ValidationError as error:  # which names no key of a mapping
+                    return f"models.{model}.{tier}: {error}"
+    return ""
 
 
 class Cascade:

@@ -162,7 +162,9 @@ def test_an_answer_loses_its_log_probabilities_and_nothing_else() -> None:
         ({"models": {"m": {"int4": CURVE | {"confidences": [0.9]}}}}, "as many confidences"),
         ({"models": {"m": {"int4": CURVE | {"margins": [2.0, 2.0]}}}}, "rise"),
         ({"models": {"m": {"int4": {"margins": [], "confidences": []}}}}, "length"),
-        ({"models": {"m": {"int4": CURVE | {"after_tokens": 0}}}}, ">= 1"),
+        ({"models": {"m": {"int4": CURVE | {"after_tokens": 0}}}}, "models.m.int4: Expected `int` >= 1"),
+        ({"models": {"m": {"fp8": CURVE, "int4": [CURVE]}}}, "models.m.int4: Expected `object`, got `array`"),
+        ({"models": {"m": {"int4": CURVE, "fp8": {"confidences": []}}}}, "models.m.fp8: Object missing required field"),
         ({"odd": 1}, "odd"),
     ],
 )
