@@ -3,7 +3,7 @@
 A line is a JSON object: `features` by the names of routing (docs/routing.md), or `prompt`, of which they are computed;
 `source` and `kind` (or `task`); `id`, by which lines of the same text are known; and of every tier an object of
 measures, as `{"kl": 0.1, "flips": 0.02}`, or a bool that says whether its answer was right. Tiers stand in the line
-itself or under `tiers`.
+itself or under `tiers`. Where a measure is a mean over several answers, `kl_answers` has it along each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class Labels:
     """Prompts in rows: their features, their losses by tier, and where each is from.
 
     Rows of the same group have the same text, as far as the file says: they must not be divided. Texts are the
-    beginnings of the prompts, or () where a line has none.
+    beginnings of the prompts, or () where a line has none. Where losses are means over several answers, `along_one` has
+    those along one of them.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ class Labels:
     sources: tuple[str, ...]
     groups: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    along_one: dict[str, Numbers] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -60,11 +62,17 @@ class Labels:
     def __len__(self) -> int:
         return len(self.sources)
 
+    @property
+    def of_requests(self) -> dict[str, Numbers]:
+        """Return what each tier loses on a request, which gets one answer."""
+        return {tier: self.along_one.get(tier, losses) for tier, losses in self.losses.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class _Line:
     features: dict[str, float]
     losses: dict[str, float]
+    along_one: dict[str, float]
     source: str
     group: str
     text: str | None
@@ -107,6 +115,7 @@ def _labels(path: Path, lines: list[_Line], tiers: tuple[str, ...]) -> Labels:
         names=names,
         features=np.array([[line.features[name] for name in names] for line in lines]),
         losses={tier: np.array([line.losses[tier] for line in lines]) for tier in tiers},
+        along_one={tier: np.array([line.along_one[tier] for line in lines]) for tier in tiers},
         sources=tuple(line.source for line in lines),
         groups=tuple(line.group for line in lines),
         texts=texts if len(texts := tuple(line.text for line in lines if line.text is not None)) == len(lines) else (),
@@ -123,11 +132,13 @@ def _read(line: str, where: str, tiers: tuple[str, ...], measure: str) -> _Line:
     under = fields.get("tiers", fields)
     if not isinstance(under, dict):
         raise InputError(f"{where}: tiers must be an object, got {str(under)[:80]!r}")
-    losses = {tier: _loss(under[tier], measure, f"{where}: {tier}") for tier in tiers if tier in under}
+    read = {tier: _loss(under[tier], measure, f"{where}: {tier}") for tier in tiers if tier in under}
+    losses = {tier: loss for tier, loss in read.items() if loss is not None}
     features, prompt = _features(fields, where), fields.get("prompt")
     return _Line(
         features,
-        {tier: loss for tier, loss in losses.items() if loss is not None},
+        losses,
+        {tier: _along_one(under[tier], measure, f"{where}: {tier}", loss) for tier, loss in losses.items()},
         next((str(fields[name])[:200] for name in ("source", "task", "kind") if fields.get(name)), "unknown"),
         _group(fields, features),
         prompt[:_MAX_CHARS] if isinstance(prompt, str) else None,
@@ -167,6 +178,17 @@ def _loss(entry: object, measure: str, where: str) -> float | None:
         raise InputError(f"{where} must be an object with {measure!r}, or a bool, got {str(entry)[:80]!r}")
     value = value_at(entry, measure)
     return None if value is None else _number(value, f"{where}.{measure}", low=0.0, high=_MAX_LOSS)
+
+
+def _along_one(entry: object, measure: str, where: str, mean: float) -> float:
+    """Return the loss along the first of several answers: one is as good as another; of one answer its loss."""
+    name = f"{measure}_answers"
+    of_each = value_at(entry, name) if isinstance(entry, dict) else None
+    if of_each is None:
+        return mean
+    if not isinstance(of_each, list) or not of_each:
+        raise InputError(f"{where}.{name} must be a list of numbers, got {str(of_each)[:80]!r}")
+    return _number(of_each[0], f"{where}.{name}[0]", low=0.0, high=_MAX_LOSS)
 
 
 def _features(fields: Mapping[str, Any], where: str) -> dict[str, float]:  # Any: JSON

@@ -98,7 +98,8 @@ def tune(
     choice = choose({name: PREDICTORS[name] for name in names}, sample, kept, fitted_on, advance)
     fit = PREDICTORS[choice.name].fit(labels, kept, tiers, fitted_on, question.seed)
     bounds = fit.losses(labels, np.arange(len(labels)))
-    losses = np.array([*kept.values(), np.zeros(len(labels))]).T
+    of_requests = added_losses(labels, top, labels.of_requests)
+    losses = np.array([*(of_requests[tier] for tier in kept), np.zeros(len(labels))]).T
     steps, place, limit = promised_limit(bounds, losses, (fitted_on, promised_on), question)
     figures = {
         "labels": {
@@ -114,7 +115,7 @@ def tune(
         "predictor": dataclasses.asdict(choice),
         "limit": limit,
         "next": _next_step(steps, -1 if place is None else place, question),
-        **_figures_of(sample, added, question, (bounds, list(costs), limit), (promised_on, tested_on)),
+        **_figures_of(sample, of_requests, question, (bounds, list(costs), limit), (promised_on, tested_on)),
     }
     form = fit.export()
     if limit is None or form is None:
@@ -158,10 +159,11 @@ def divided(groups: Sequence[str], seed: int) -> tuple[Rows, Rows, Rows]:
     return fit, promise, test
 
 
-def added_losses(labels: Labels, top: str) -> dict[str, Numbers]:
-    """Return what each tier loses beyond the top of the ladder."""
-    of_top = labels.losses.get(top, np.zeros(len(labels)))
-    return {tier: np.maximum(losses - of_top, 0.0) for tier, losses in labels.losses.items() if tier != top}
+def added_losses(labels: Labels, top: str, losses: Mapping[str, Numbers] | None = None) -> dict[str, Numbers]:
+    """Return what each tier loses beyond the top of the ladder; `losses`: others of the labels than their means."""
+    losses = losses or labels.losses
+    of_top = losses.get(top, np.zeros(len(labels)))
+    return {tier: np.maximum(values - of_top, 0.0) for tier, values in losses.items() if tier != top}
 
 
 def promised_limit(

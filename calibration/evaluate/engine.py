@@ -86,9 +86,12 @@ class Asker:
     async def detokenize(self, tokens: Sequence[int]) -> str:
         return await self._ask("/detokenize", {"tokens": list(tokens)}, lambda answer: str(answer["prompt"]))
 
-    async def answer(self, prompt: Sequence[int], max_tokens: int) -> list[int]:
-        """Return the tokens of the most likely answer to a prompt of tokens."""
-        request = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0, "return_token_ids": True}
+    async def answer(
+        self, prompt: Sequence[int], max_tokens: int, drawn: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[int]:
+        """Return the tokens of the most likely answer to a prompt of tokens; `drawn`: see `write`."""
+        request = {"prompt": list(prompt), "max_tokens": max_tokens, "temperature": 0, **drawn}
+        request["return_token_ids"] = True
         return await self._ask("/v1/completions", request, lambda answer: list(answer["choices"][0]["token_ids"]))
 
     async def write(

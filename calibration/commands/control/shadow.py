@@ -35,6 +35,9 @@ _LeaveFree = Annotated[float, typer.Option(min=0, max=1, help="share of a tier's
 _AtOnce = Annotated[int, typer.Option(min=1, max=64, help="labels at a time")]
 _MaxWait = Annotated[str, typer.Option(help="how long a pass waits for an idle slot")]
 _AnswerTokens = Annotated[int, typer.Option(min=2, max=1024, help="of the answers that are compared")]
+_Temperature = Annotated[
+    float, typer.Option(min=0, max=2, help="of answers, as the labels of the promise have it; 0: the likeliest")
+]
 _Measure = Annotated[str, typer.Option(help="the loss within a tier's entry; parts by dots")]
 _Threshold = Annotated[float, typer.Option(min=0, help="a request that loses more counts")]
 _Interval = Annotated[str | None, typer.Option("--every", help="run on, a pass every 60s, 5m, 1h; else one pass")]
@@ -61,6 +64,7 @@ def shadow(
     at_once: _AtOnce = 2,
     max_wait: _MaxWait = "30s",
     answer_tokens: _AnswerTokens = 64,
+    temperature: _Temperature = 1.0,
     measure: _Measure = "answer.kl",
     threshold: _Threshold = 0.2,
     interval: _Interval = None,
@@ -117,7 +121,7 @@ def _options(values: dict[str, Any]) -> ShadowOptions:
             cost=None if cost is None else _positive("--budget-cost", cost, 1e9),
         ),
         question=Question(measure=values["measure"], threshold=values["threshold"]),
-        **{name: values[name] for name in ("out", "seed", "leave_free", "at_once", "answer_tokens")},
+        **{name: values[name] for name in ("out", "seed", "leave_free", "at_once", "answer_tokens", "temperature")},
     )
 
 

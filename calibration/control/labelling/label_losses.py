@@ -28,7 +28,8 @@ class AnswerLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     first_divergence: int  # tokens before the first flip; all of them where there is none
     tokens: int
     kl_halves: tuple[float, float] | None = None  # of the first and of the second half; None: there is one token
-    kl_answers: tuple[float, ...] | None = None  # of each, where there are several
+    kl_answers: tuple[float, ...] | None = None  # along each, where there are several
+    flips_answers: tuple[float, ...] | None = None
     repeated: float | None = None  # share of the answer's runs of four tokens that came before; None: it has none
 
 
@@ -103,6 +104,7 @@ def joined(answers: Sequence[AnswerLabel]) -> AnswerLabel:
         first_divergence=answers[0].first_divergence,
         tokens=int(tokens.sum()),
         kl_answers=tuple(answer.kl for answer in answers),
+        flips_answers=tuple(answer.flips for answer in answers),
         repeated=mean([answer.repeated for answer in answers]),
     )
 

@@ -36,6 +36,7 @@ class Labeller:
     askers: dict[str, Asker]
     checkpoints: Callable[[], Awaitable[dict[str, str]]]  # as they are now
     answer_tokens: int
+    temperature: float  # of answers, as in labels that a promise was made by
     _room: list[int] = field(default_factory=list)  # tokens of the reference's context, once they were asked for
 
     async def __call__(self, prompt: CapturedPrompt, tier: str) -> dict[str, Any]:
@@ -65,12 +66,18 @@ class Labeller:
             self._room.append(await above.context_tokens())
         limit = min(PROMPT_TOKENS, self._room[0] - self.answer_tokens - 1)
         asked = await as_prompt(above, prompt.prompt, limit, chat=None if prompt.is_chat else False)
-        answer = await above.answer(asked.prompt, self.answer_tokens)
+        drawn = {"temperature": self.temperature, "seed": _seed(prompt.id)} if self.temperature else {}
+        answer = await above.answer(asked.prompt, self.answer_tokens, drawn)
         if not asked.prompt or not answer:
             raise EngineFailedError(f"{reference} has answered nothing")
         tokens = [*asked.prompt, *answer]
         rows, tier_rows = await above.distributions(tokens, _TOP), await below.distributions(tokens, _TOP)
         return await asyncio.to_thread(_compare, rows, tier_rows, len(answer)), asked.form
+
+
+def _seed(job_id: str) -> int:
+    """Return a seed of the request's own: repeats of a prompt get other answers."""
+    return int(text_id(job_id)[:8], 16)
 
 
 def _compare(reference: Distributions, tier: Distributions, count: int) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class ShadowOptions:
     leave_free: float
     at_once: int
     answer_tokens: int
+    temperature: float  # of answers
     question: Question
 
 
@@ -130,7 +131,12 @@ async def _shadowing(options: ShadowOptions, say: Callable[[str], None]) -> Asyn
             view=view,
             purse=purse,
             folder=folder,
-            label=Labeller({tier: asker(tier) for tier in stack.tiers}, stack.checkpoints_now, options.answer_tokens),
+            label=Labeller(
+                {tier: asker(tier) for tier in stack.tiers},
+                stack.checkpoints_now,
+                options.answer_tokens,
+                options.temperature,
+            ),
             at_once=options.at_once,
             say=say,
         )

@@ -159,6 +159,23 @@ def test_whether_an_answer_is_right_is_a_loss_beyond_the_top_s_own(tmp_path: Pat
     assert figures["held_out"]["policies"]["all strong"]["over"] == 0
 
 
+def test_a_promise_is_of_requests_which_get_one_answer_where_labels_are_means_of_several(tmp_path: Path) -> None:
+    chance = np.random.default_rng(4)
+    rows = []
+    for number in range(600):
+        of_each = chance.permutation([0.4, 0.0, 0.0, 0.0]).tolist()  # one answer in four loses more than 0.15
+        entry = {"kl": 0.1, "kl_answers": of_each}
+        rows.append(line(chance, number, low=entry))
+
+    labels, _ = read_labels(write(tmp_path / "labels.gz", rows), ("low", "top"), "kl")
+    form, figures = tune(labels, QUESTION)
+
+    assert set(labels.losses["low"]) == {0.1}  # fitted on
+    assert labels.of_requests["low"].mean() == pytest.approx(0.1, abs=0.02)
+    assert form is None or form.limit < 0.1
+    assert figures["held_out"]["policies"]["all low"]["over"] == pytest.approx(0.25, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -167,6 +184,10 @@ def test_whether_an_answer_is_right_is_a_loss_beyond_the_top_s_own(tmp_path: Pat
         ('{"features": {"digits": 1}, "low": {"kl": -1}}', "labels:1: low.kl must be from 0 to 1e+06, got -1"),
         ('{"features": {"digits": 1}, "low": {"kl": NaN}}', "labels:1: low.kl must be a number, got 'nan'"),
         ('{"features": {"digits": 1}, "low": 3}', "labels:1: low must be an object with 'kl', or a bool, got '3'"),
+        (
+            '{"features": {"digits": 1}, "low": {"kl": 1, "kl_answers": []}}',
+            "labels:1: low.kl_answers must be a list of numbers, got '[]'",
+        ),
         ('{"low": {"kl": 1}}', 'labels:1: expected "features", an object of numbers, or "prompt", a text'),
         ('{"features": {"digits": 1}, "low": {}}', "none of 1 lines has 'kl' of every tier; lines with it: low 0"),
         ('{"features": {"other": 1}, "low": {"kl": 1}}', "no feature is in every line, expected some of entropy"),

@@ -120,7 +120,8 @@ def test_a_prompt_may_be_labelled_along_several_answers(
     assert (status, report["labels"], len(lines), report["settings"]["answers"]) == (0, 12, 12, 3)
     for line in lines:
         assert line["tiers"]["int4"]["answer"] == {
-            "kl": 0.0, "flips": 0.0, "first_divergence": 8, "tokens": 24, "kl_answers": [0.0] * 3, "repeated": 0.0
+            "kl": 0.0, "flips": 0.0, "first_divergence": 8, "tokens": 24, "repeated": 0.0,
+            "kl_answers": [0.0] * 3, "flips_answers": [0.0] * 3,
         }  # fmt: skip
         assert line["tiers"]["int4"]["task"] == {"wrong": 0, "rule": "contains"}
         assert line["tiers"]["int8"]["own"]["tokens"] == 8

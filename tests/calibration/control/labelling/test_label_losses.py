@@ -68,7 +68,13 @@ def test_the_loss_along_several_answers_is_the_mean_of_their_tokens() -> None:
     label = joined([short, long])
 
     assert label == AnswerLabel(
-        kl=0.175, flips=0.125, first_divergence=1, tokens=8, kl_answers=(0.4, 0.1), repeated=0.3
+        kl=0.175,
+        flips=0.125,
+        first_divergence=1,
+        tokens=8,
+        kl_answers=(0.4, 0.1),
+        flips_answers=(0.5, 0.0),
+        repeated=0.3,
     )
     assert joined([long]) == long
 
