@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
-_RESAMPLES = 2000
+_RESAMPLES, _AT_ONCE = 2000, 50
+_MANY = 5000
 _SEED = 20261124  # the same data give the same interval
 # Shares of the largest bet that can lose no more than the capital. Small ones pay where gains are small and many.
 BETS: NDArray[np.float64] = np.geomspace(0.01, 0.95, 20)
@@ -35,14 +36,19 @@ def bootstrap(units: Floats, statistic: Callable[..., Floats]) -> tuple[float, f
     its interval is a point, and the gate asks for more.
     """
     count = len(units)
-    drawn = np.random.default_rng(_SEED).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    generator, chances = np.random.default_rng(_SEED), np.full(count, 1 / count)
+    # In parts: all at once would take 16 kB a row.
+    sums = [generator.multinomial(count, chances, size=_AT_ONCE) @ units for _ in range(_RESAMPLES // _AT_ONCE)]
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = statistic(*(drawn @ units).T)
+        values = statistic(*np.concatenate(sums).T)
     return percentiles(values[np.isfinite(values)], count)
 
 
 def bootstrap_mean(values: Floats) -> tuple[float, float]:
-    """Return the interval of the mean of these values, resampling them."""
+    """Return the interval of the mean of these values, resampling them; of many, by the normal distribution."""
+    if len(values) > _MANY:  # where the two are the same, but for minutes
+        mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+        return mean - _Z * error, mean + _Z * error
     return bootstrap(np.column_stack([values, np.ones(len(values))]), lambda total, count: total / count)
 
 

@@ -81,6 +81,12 @@ def require_outside(path: Path, option: str, folder: Path, folder_option: str) -
         raise InputError(f"{option} must not be or lie in {folder_option}, got {str(path)!r} and {str(folder)!r}")
 
 
+def require_other(path: Path | None, option: str, *inputs: Path | None) -> None:
+    """Raise InputError if what is to be written, where it is, is one of the files that are read; links are followed."""
+    if path is not None and any(file is not None and file.resolve() == path.resolve() for file in inputs):
+        raise InputError(f"{option} must not be a file that is read, got {str(path)!r}")
+
+
 @contextmanager
 def locked(cache: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of this name; call on_wait once if another process holds it.

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 
 
+def plain(text: str) -> str:
+    """Return a text that a plot shows as it is: `$` begins a formula there, and half a character cannot be drawn."""
+    return text.encode("utf-8", "replace").decode().replace("$", r"\$")
+
+
 def png_of(figure: Figure, dpi: int = 110) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})

@@ -56,7 +56,8 @@ def _of_tier(
             f"--load {load_per_s:g}: tier {tier.name} holds {part.workers * rates[-1]:.3g} requests a second at most, "
             f"with {part.workers} workers of {tier.slots} slots each: add workers to the fleet"
         )
-    weights = np.exp(np.concatenate(([0.0], np.cumsum(np.log(load / rates)))))
+    logarithms = np.concatenate(([0.0], np.cumsum(np.log(load / rates))))
+    weights = np.exp(logarithms - logarithms.max())  # of thousands of slots they are larger than a number can be
     weights[-1] /= 1 - load / rates[-1]  # and those with all slots taken and others that wait
     chances = weights / weights.sum()
     busy = float(1 - chances[0])

@@ -36,6 +36,7 @@ _OTHER_NAMES = {
 _LOGARITHMS = {"log_bytes": "bytes", "log_words": "words", "tok_est": "tokens", "mean_line": "line_length"}
 _MAX_LOSS = 1e6
 _MAX_CHARS = 2048  # that are kept of a text
+_HASH = 16  # digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +148,13 @@ def _read(line: str, where: str, tiers: tuple[str, ...], measure: str) -> _Line:
 
 def _group(fields: Mapping[str, Any], features: Mapping[str, float]) -> str:  # Any: JSON
     """Return what lines of the same text have in common: the text, its hash, its id, or else all features."""
+    # A label's id is the beginning of its text's hash: a line with the text and one without it are the same.
     if isinstance(prompt := fields.get("prompt"), str):
-        return hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()
-    names = ("sha256", "sha256_16", "id")
+        return hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:_HASH]
+    lengths = {"sha256": _HASH, "sha256_16": _HASH, "id": 200}
     return next(
-        (str(fields[name])[:200] for name in names if fields.get(name) is not None), str(sorted(features.items()))
+        (str(fields[name])[:length] for name, length in lengths.items() if fields.get(name) is not None),
+        str(sorted(features.items())),
     )
 
 
@@ -169,8 +172,21 @@ def value_at(entry: object, measure: str) -> object:
 
 def number_at(entry: object, measure: str) -> float | None:
     """Return the number that a tier's entry has under a measure, or None."""
-    value = value_at(entry, measure)
-    return float(value) if isinstance(value, int | float) else None
+    return _finite(value_at(entry, measure))
+
+
+def number_along_one(entry: object, measure: str) -> float | None:
+    """Return the number along the first answer where the measure is a mean over several: each is as good."""
+    of_each = value_at(entry, f"{measure}_answers")
+    return _finite(of_each[0]) if isinstance(of_each, list) and of_each else number_at(entry, measure)
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _loss(entry: object, measure: str, where: str) -> float | None:

@@ -102,12 +102,8 @@ def tune(
     losses = np.array([*(of_requests[tier] for tier in kept), np.zeros(len(labels))]).T
     steps, place, limit = promised_limit(bounds, losses, (fitted_on, promised_on), question)
     figures = {
-        "labels": {
-            "fit": len(fitted_on),
-            "promise": len(promised_on),
-            "test": len(tested_on),
-            "repeated": len(labels) - texts,
-        },
+        "labels": dict(zip(("fit", "promise", "test"), map(len, parts), strict=True))
+        | {"repeated": len(labels) - texts},
         "ladder": list(costs),
         "costs": costs,
         "left_out": front.left_out,

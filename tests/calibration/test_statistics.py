@@ -11,6 +11,7 @@ from calibration.statistics import (
     Floats,
     beyond_chance,
     bootstrap,
+    bootstrap_mean,
     bootstrap_quantile,
     chance_of,
     mcnemar,
@@ -123,6 +124,12 @@ def test_the_bootstrap_of_a_mean_is_close_to_what_theory_says() -> None:
 
     half = 1.96 * values.std() / math.sqrt(400)
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+
+
+def test_of_many_the_interval_of_a_mean_is_that_of_a_few_more_than_are_resampled() -> None:
+    values = np.random.default_rng(5).exponential(size=5001)
+
+    assert bootstrap_mean(values) == pytest.approx(bootstrap_mean(values[:5000]), abs=0.002)
 
 
 def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:

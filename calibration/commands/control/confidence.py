@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from calibration.artifacts.folder import write_output
+from calibration.artifacts.folder import require_other, write_output
 from calibration.commands.options import AsJson
 from calibration.control.predictors.confidence_curve import Aim, calibration_file, fit_curve, read_answers
-from calibration.errors import InputError
 from calibration.terminal.tabular import table
 
 
@@ -37,8 +36,7 @@ def register(app: typer.Typer) -> None:
         --threshold 0.2 --after 8
         """
         aim = Aim(measure=measure, threshold=threshold, accept=accept, after=after, seed=seed)
-        if labels.resolve() == out.resolve():
-            raise InputError("--out must not be the labels")
+        require_other(out, "--out", labels)
         fits = {name: fit_curve(read_answers(labels, name, aim), aim) for name in tier}
         write_output(out, calibration_file(model, {name: curve for name, (curve, _) in fits.items()}), "--out")
         figures = {name: figures for name, (_, figures) in fits.items()}

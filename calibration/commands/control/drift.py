@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from bitladder.policy_forms import LearnedForm
+from calibration.artifacts.folder import require_other
 from calibration.commands.control.policy_file import read_policy
 from calibration.commands.control.proposals import ApiKey, Folder
 from calibration.commands.options import URL_OPTION, AsJson, read_seconds, say
@@ -98,15 +99,27 @@ def _drift(
     Example: bitladder calibrate drift labels.jsonl --requests var/capture --shadow var/shadow/labels.jsonl --policy
     policy.json --policy-name loss --every 60s
     """
+    _check_files([*(requests or ()), *(shadow or ())], (reference, policy), page, metrics)
     form = _policy(policy)
     promise = _promise(form, measure, threshold, alpha, delta, low_share) if shadow else None
     limits = _auto(auto_max_step, auto_per_day, is_ready=bool(url and policy_name and shadow)) if auto else None
-    _check_streams([*(requests or ()), *(shadow or ())], metrics)
-    plan = Plan(window=window, horizon=horizon, level=_level(level) / 2, seed=seed)
+    plan = _plan(window, horizon, level, seed)
     basis = read_basis(reference, plan, form if promise else None, promise, LossPlan(level=level / 2), by_kind=by_kind)
     streams = DriftStreams(tuple(requests or ()), tuple(shadow or ()), state, proposals, metrics, page)
     with IntakeSettings(url, api_key) if url else nullcontext() as intake:
         _passes(DriftOptions(basis, streams, policy_name, limits, intake, _say), interval, as_json=as_json)
+
+
+def _check_files(streams: list[Path], inputs: tuple[Path | None, ...], page: Path | None, metrics: Path | None) -> None:
+    require_other(page, "--page", *inputs, *streams)
+    require_other(metrics, "--metrics", *inputs, *streams)
+    _check_streams(streams, metrics)
+
+
+def _plan(window: int, horizon: int, level: float, seed: int) -> Plan:
+    if horizon < window:
+        raise InputError(f"--horizon must be --window or more, got {horizon} and {window}: no window would be full")
+    return Plan(window=window, horizon=horizon, level=_level(level) / 2, seed=seed)
 
 
 def _passes(options: DriftOptions, interval: str | None, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from bitladder.settings.checkpoint_digest import checkpoint_digest
 from bitladder.settings.models_section import ModelSettings
 from bitladder.settings.paths import in_cache
 from bitladder.settings.sections import Settings
+from calibration.artifacts.folder import require_other
 from calibration.commands.configuration import load_configuration
 from calibration.commands.engine_log import log_to_stderr
 from calibration.commands.options import DEFAULT_URL, AsJson, Config, Url, key_option, progress_console, say
@@ -85,6 +86,7 @@ def label_command(
 
     Example: bitladder calibrate label prompts.jsonl --local --reference bf16=~/models/bf16 --tiers int4,int8
     """
+    out = _checked(out.expanduser(), prompts)
     read = load_configuration(config)
     log_to_stderr(read.log)
     if answers > 1 and not temperature:
@@ -92,10 +94,15 @@ def label_command(
     sizes = {"answer_tokens": answer_tokens, "prompt_tokens": prompt_tokens, "top": top}
     options = LabelOptions(**sizes, temperature=temperature, chat=chat)
     names = [tier.strip() for tier in tiers.split(",") if tier.strip()]
-    out = out.expanduser()
     request = LabelRequest(prompts, out, reference, names, count, seed, answers, options, keep_text, dry_run, sandbox)
     stack = None if local else StackOptions(url, api_key, model, "label", at_once, redis_mb)
     _show(run(request, stack, read, model), request, as_json=as_json)
+
+
+def _checked(out: Path, prompts: Path) -> Path:
+    for name in FILES:
+        require_other(out / name, "--out", prompts)
+    return out
 
 
 @dataclass(frozen=True, slots=True)

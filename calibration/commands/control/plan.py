@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from calibration.artifacts.folder import write_output
+from calibration.artifacts.folder import require_other, write_output
 from calibration.artifacts.html_report import write_page
 from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, targets_of
 from calibration.commands.control.policy_shares import policy_shares
@@ -17,7 +17,7 @@ from calibration.commands.options import AsJson, say
 from calibration.errors import InputError
 from calibration.simulation.arrivals import MAX_REQUESTS, Arrivals
 from calibration.simulation.outcome import NO_TARGETS, Targets
-from calibration.simulation.planning.fleet_export import fleet_files
+from calibration.simulation.planning.fleet_export import FILES, fleet_files
 from calibration.simulation.planning.frontiers import Frontier, follow, read_frontier
 from calibration.simulation.planning.make_plan import Aims, Market, Question, alternatives, make_plan, market_of, saving
 from calibration.simulation.planning.offers_file import Offers, options_of, read_offers
@@ -84,6 +84,7 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate plan offers.toml --curves curves.json --slo ttft=1,per_token=0.1
         --arrivals azure.csv.gz --shares int4=0.7,fp8=0.3 --frontier load=1..32 --frontier price:h100=2..8 -o plan.html
         """
+        _check_outputs(output, fleet_out, offers, curves, Path(arrivals), policy, labels)
         read = read_offers(offers)
         specs = [read_frontier(spec, list(read.devices)) for spec in frontier or ()]
         options = options_of(read, read_curves(curves), as_measured=ideal)
@@ -92,6 +93,12 @@ def register(app: typer.Typer) -> None:
         requests = arrivals_of(arrivals, count, speed, lengths, seed, sort=sort)
         question = Question(offers=read, options=options, demand=_demand(requests, rate, window), aims=aims)
         _show(run(question, requests if verify else None, specs, seed, fleet_out), output, as_json=as_json)
+
+
+def _check_outputs(output: Path | None, fleet_out: Path | None, *inputs: Path | None) -> None:
+    require_other(output, "--out", *inputs)
+    for name in FILES:
+        require_other(fleet_out and fleet_out / name, "--fleet-out", *inputs)
 
 
 def _targets(slo: str) -> Targets:

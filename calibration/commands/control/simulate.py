@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from bitladder.settings.sections import Settings
+from calibration.artifacts.folder import require_other
 from calibration.artifacts.html_report import write_page
 from calibration.commands.configuration import load_configuration
 from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, targets_of
@@ -78,6 +79,7 @@ def register(app: typer.Typer) -> None:
 
         Example: bitladder calibrate simulate --fleet a.toml --fleet b.toml --curves curves.json --arrivals azure.csv.gz
         """
+        require_other(output, "--out", *fleet, curves, Path(arrivals))
         loaded, targets = load_configuration(config), targets_of(slo)
         known, split = read_curves(curves), numbers_of("--shares", shares)
         scenarios = {}

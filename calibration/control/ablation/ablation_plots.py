@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from calibration.artifacts.png import png_of
+from calibration.artifacts.png import plain, png_of
 from calibration.control.ablation.within_kinds import GRID
 
 Figures = dict[str, Any]  # JSON
@@ -53,7 +53,7 @@ def kinds_png(report: Figures) -> bytes | None:
         for at, (name, figures) in enumerate(shown.items()):
             colour, line = _FIXED.get(name, (_COLOURS[2 * at % 20], "-"))
             axes.plot(costs, _known(figures[kind]["remaining"]), line, color=colour, label=name, linewidth=1.2)
-        axes.set_title(f"{kind[:32]} ({shown['oracle'][kind]['labels']})", fontsize=8)
+        axes.set_title(f"{plain(kind[:32])} ({shown['oracle'][kind]['labels']})", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
     for axes in panels[len(kinds) :]:

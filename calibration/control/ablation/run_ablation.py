@@ -168,9 +168,6 @@ def _steps(advance: Advance, total: int) -> Callable[[], None]:
 
 
 def _check(path: Path, labels: Labels, question: Question) -> None:
-    lowest, top = question.costs[question.ladder[0]], question.costs[question.ladder[-1]]
-    if lowest == top:
-        raise InputError(f"--cost: all tiers cost {top:g}, expected a top that is dearer")
     if not MIN_LABELS <= len(labels) <= MAX_LABELS:
         raise InputError(
             f"{path}: {len(labels):,} labels have a loss of every tier, expected {MIN_LABELS} to {MAX_LABELS:,}"

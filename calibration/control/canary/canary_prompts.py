@@ -64,7 +64,11 @@ class PromptSource:
 
     def _captured(self) -> Iterator[CanaryPrompt]:
         for file in sorted(self._path.glob("*.jsonl")):
-            for line in file.read_bytes().split(b"\n")[:-1]:  # one that is being written is read the next time
+            try:
+                content = file.read_bytes()
+            except FileNotFoundError:  # the capture has removed it since it was listed
+                continue
+            for line in content.split(b"\n")[:-1]:  # one that is being written is read the next time
                 if (prompt := self._of_capture(line)) is not None:
                     yield prompt
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure as Canvas
 
-from calibration.artifacts.png import png_of
+from calibration.artifacts.png import plain, png_of
 
 
 def kinds_png(tiers: Mapping[str, Any], reference: str) -> bytes:  # Any: JSON of describe_labels
@@ -24,7 +24,7 @@ def kinds_png(tiers: Mapping[str, Any], reference: str) -> bytes:  # Any: JSON o
         below = [figure["value"] - figure["low"] for _, figure in drawn]
         above = [figure["high"] - figure["value"] for _, figure in drawn]
         axes.errorbar(values, [at for at, _ in drawn], xerr=[below, above], fmt="o", capsize=2, label=tier)
-    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_yticks(range(len(kinds)), [*map(plain, kinds)])
     axes.set_xlim(left=0)
     axes.set_xlabel(f"mean KL({reference} || tier) along the answers of {reference}, nats a token; 95 % intervals")
     axes.grid(alpha=0.3)

@@ -62,8 +62,9 @@ def reliability(parts: Numbers) -> dict[str, float | int] | None:
 
 
 def _parts(lines: Sequence[LabelLine], tier: str) -> Numbers:
-    answers = [line.tiers[tier].answer for line in lines if tier in line.tiers]
-    parts = [kl for answer in answers if answer and (kl := answer.kl_answers or answer.kl_halves)]
+    answers = [answer for line in lines if tier in line.tiers and (answer := line.tiers[tier].answer)]
+    parts = [answer.kl_answers for answer in answers if answer.kl_answers]
+    parts = parts or [answer.kl_halves for answer in answers if answer.kl_halves]
     count = max(map(len, parts), default=2)
     return np.array([part for part in parts if len(part) == count]).reshape(-1, count)
 

@@ -131,7 +131,7 @@ async def _run(
         with steps.step("", "labelling", expected_s=None) as labeller.advance:
             await labeller.run(turns)
     except EngineFailedError:
-        _write(request, _lines(labeller, [turn for turn in turns if not turn.turn], request), {})
+        _write_some(request, _lines(labeller, [turn for turn in turns if not turn.turn], request))
         raise
     return estimates[0] if estimates else None
 
@@ -201,13 +201,23 @@ def _png(report: dict[str, Any]) -> bytes:  # Any: JSON
     return kinds_png(report["tiers"], report["reference"])
 
 
+def _write_some(request: LabelRequest, lines: Sequence[LabelLine]) -> None:
+    """Write what a run that failed has, unless an earlier one with fewer tiers or answers has left more."""
+    file = request.out / FILES[0]
+    before = file.read_bytes().count(b"\n") if file.exists() else 0
+    if len(lines) >= before:
+        _write(request, lines, {})
+
+
 def _write(request: LabelRequest, lines: Sequence[LabelLine], report: dict[str, Any]) -> None:  # Any: JSON
-    files = [encode_lines(lines)]
+    labels, figures, page = FILES
+    files: dict[str, Callable[[], bytes]] = {labels: lambda: encode_lines(lines)}
     if report:
-        files += [json.dumps(report, indent=1).encode() + b"\n", label_page(report, _png(report)).encode()]
+        files[figures] = lambda: json.dumps(report, indent=1).encode() + b"\n"
+        files[page] = lambda: label_page(report, _png(report)).encode()
     with writing(request.out):
-        for name, content in zip(FILES, files, strict=False):
-            replace_file(request.out / name, content, mode=0o600 if request.keep_text else 0o666)
+        for name, content in files.items():  # one after another: the labels are there whatever becomes of the page
+            replace_file(request.out / name, content(), mode=0o600 if request.keep_text else 0o666)
 
 
 def label_page(report: dict[str, Any], png: bytes) -> str:  # Any: JSON

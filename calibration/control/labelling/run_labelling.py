@@ -78,7 +78,7 @@ class Labeller:
     on_probe: Callable[[Probe], bool] = lambda probe: True  # whether to go on
     failures: dict[str, str] = field(default_factory=dict)  # prompt and tier -> why
     _made_by: dict[str, str] = field(init=False)
-    _in_a_row: int = 0
+    _failing: set[str] = field(default_factory=set)  # prompts, one after another
     _done: int = 0
     _total: int = 0
 
@@ -251,12 +251,12 @@ class Labeller:
                     await measure(prompt)
             except EngineFailedError as error:
                 self.failures[f"{prompt.key} {tier}"] = str(error)
-                self._in_a_row += 1
-                if self._in_a_row >= _MAX_FAILURES:
+                self._failing.add(prompt.id)
+                if len(self._failing) >= _MAX_FAILURES:
                     message = f"{tier}: {_MAX_FAILURES} prompts failed one after another, the last one: {error}"
                     raise EngineFailedError(message) from error
             else:
-                self._in_a_row = 0
+                self._failing.clear()
             self._count(1)
 
         await _together(attempt(prompt) for prompt in prompts)

@@ -18,7 +18,7 @@ SIGNED = NAMES[: NAMES.index(PROPOSE) + 1]
 _RESERVED = {
     SAMPLE: ("out", "json", "config"),
     LABEL: ("out", "json", "config", "url", "api-key", "dry-run"),
-    TUNE: ("out", "json"),
+    TUNE: ("out", "json", "config"),
     ABLATE: ("out", "json", "policy", "cost", "measure"),
     CANARY: ("out", "json", "config", "url", "api-key", "policy", "candidate", "prompts", "yes", "watch"),
 }
@@ -42,6 +42,10 @@ def steps_of(loop: LoopFile, folder: Path) -> list[Step]:
         InputError: an option of any step is one that the loop says itself.
 
     """
+    if "load" in loop.tune:
+        raise InputError(
+            "[tune] load: the ablation has no costs then; state those that `tune --load` shows as [tune] cost"
+        )
     for name, reserved in _RESERVED.items():
         _refuse_reserved(name, getattr(loop, name), reserved)
     prompts, labels, policy = _prompts(loop, folder), folder / "labels" / "labels.jsonl", policy_of(folder)
@@ -64,7 +68,7 @@ def steps_of(loop: LoopFile, folder: Path) -> list[Step]:
         ),
         Step(
             name=TUNE,
-            arguments=_arguments([TUNE, str(labels)], {"out": str(policy)}, loop.tune),
+            arguments=_arguments([TUNE, str(labels)], {"out": str(policy), **_config(loop)}, loop.tune),
             reads=(labels,),
             writes=(policy,),
         ),

@@ -164,9 +164,11 @@ class _Run:
             self._options.say(f"{step.name}: done before")
             return None
         self._options.say(f"{step.name}: bitladder calibrate {' '.join(step.arguments)}")
-        started_at, clock = time_now(), time.monotonic()
+        started_at, clock, before = time_now(), time.monotonic(), [*map(_written_at, step.writes)]
         status, output = (self._options.start or self._as_process)(step.arguments)
-        is_finished = status in (0, step.tolerated) and all(path.is_file() for path in step.writes)
+        written = [*map(_written_at, step.writes)]
+        # Any command that breaks ends with 1, too: then what an earlier run has written is not its work.
+        is_finished = all(written) and (status == 0 or (status == step.tolerated and written != before))
         record = StepRecord(
             outcome="done" if is_finished else "refused" if status == 1 else "failed",
             inputs=inputs,
@@ -210,6 +212,14 @@ class _Run:
                 signal.signal(number, handler)
         # As shells say it: 143 after SIGTERM.
         return process.returncode if process.returncode >= 0 else 128 - process.returncode, output
+
+
+def _written_at(path: Path) -> int:
+    """Return when a file was written, in ns; 0: there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _figures(output: bytes) -> dict[str, Any]:

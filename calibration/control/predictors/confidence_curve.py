@@ -7,7 +7,6 @@ fit did not see.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from bitladder.routing.cascade import Curve
+from calibration.control.losses import number_along_one, number_at
 from calibration.errors import InputError
 from calibration.statistics import wilson
 from calibration.texts.jsonl import read_lines
@@ -58,7 +58,7 @@ def read_answers(path: Path, tier: str, aim: Aim) -> Answers:
 
     """
     lines = read_lines(path, "label", lambda line, where: _fields(line, where, tier))
-    rows = [(text, _margin(entry, aim.after), _at(entry, aim.measure)) for text, entry in lines]
+    rows = [(text, _margin(entry, aim.after), number_along_one(entry, aim.measure)) for text, entry in lines]
     whole = [(text, margin, loss) for text, margin, loss in rows if margin is not None and loss is not None]
     if len(whole) < MIN_LABELS:
         needed = f"own.beginnings.{aim.after}.margin" if aim.after else "own.margin"
@@ -141,14 +141,7 @@ def _fields(line: str, where: str, tier: str) -> tuple[str, dict[str, Any]]:  # 
 
 def _margin(entry: Mapping[str, Any], after: int | None) -> float | None:
     """Return the mean margin of an answer's beginning; of all of it where it has no more tokens, as serving has it."""
-    tokens = _at(entry, "own.tokens")
+    tokens = number_at(entry, "own.tokens")
     if after is None or (tokens is not None and tokens <= after):
-        return _at(entry, "own.margin")
-    return _at(entry, f"own.beginnings.{after}.margin")
-
-
-def _at(value: Any, name: str) -> float | None:  # noqa: ANN401  (JSON)
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_number else None
+        return number_at(entry, "own.margin")
+    return number_at(entry, f"own.beginnings.{after}.margin")

@@ -105,14 +105,17 @@ def _in_losses(form: Linear | Trees, columns: Numbers, losses: Numbers) -> Linea
 def loss_steps(predicted: Numbers, losses: Numbers) -> tuple[tuple[float, float], ...]:
     """Return the loss that predictions up to each edge stand for, both rising: equal shares of these predictions."""
     values = np.unique(predicted)
-    slope, level = _log_line(predicted, losses)
+    # Where a tier gains on average, being right more often than the top, there is no logarithm: it is counted from the
+    # best label.
+    lowest = min(float(losses.min()), 0.0) if losses.mean() <= 0 else 0.0
+    slope, level = _log_line(predicted, losses - lowest)
     places = np.unique(np.linspace(0, len(values), min(_STEPS, len(values)) + 1).astype(int))
     pairs: list[tuple[float, float]] = []
     for begin, end in pairwise(places.tolist()):
         # Between two values, so that nothing that was fitted on stands at an edge.
         edge = float(values[-1] if end == len(values) else (values[end - 1] + values[end]) / 2)
         if not pairs or edge > pairs[-1][0]:
-            pairs.append((edge, level * math.exp(slope * float(values[begin:end].mean() - predicted.mean()))))
+            pairs.append((edge, lowest + level * math.exp(slope * float(values[begin:end].mean() - predicted.mean()))))
     return tuple(pairs)
 
 

@@ -118,6 +118,7 @@ async def _shadowing(options: ShadowOptions, say: Callable[[str], None]) -> Asyn
             requests = TierRequests(http, tier, kept, stack_options.tag, stack_options.grace_s)
             return Asker(GatedRequests(requests, gate, purse), "", model=stack.model, at_once=options.at_once)
 
+        askers = {tier: asker(tier) for tier in stack.tiers}
         shadow = Shadow(
             choice=Choice(
                 capture=options.capture,
@@ -131,12 +132,7 @@ async def _shadowing(options: ShadowOptions, say: Callable[[str], None]) -> Asyn
             view=view,
             purse=purse,
             folder=folder,
-            label=Labeller(
-                {tier: asker(tier) for tier in stack.tiers},
-                stack.checkpoints_now,
-                options.answer_tokens,
-                options.temperature,
-            ),
+            label=Labeller(askers, stack.checkpoints_now, options.answer_tokens, options.temperature),
             at_once=options.at_once,
             say=say,
         )

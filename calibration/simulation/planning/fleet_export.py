@@ -11,6 +11,8 @@ from calibration.simulation.planning.fleet_program import Fleet
 from calibration.simulation.planning.make_plan import Market
 from calibration.simulation.planning.verify_plan import MODEL, tiers_of
 
+FILES = ("fleet.toml", "bitladder.toml", "curves.json")
+
 
 def fleet_files(market: Market, fleet: Fleet) -> dict[str, str]:
     """Return texts by file: a tier for each kind of worker, with its slots, price and scaled curve."""
@@ -27,11 +29,8 @@ def fleet_files(market: Market, fleet: Fleet) -> dict[str, str]:
     ]
     tiers = [_table(f"[[models.{MODEL}.tiers]]", tier) for tier in tiers_of(market, fleet, rented)]
     curves = [msgspec.structs.replace(kind.option.curve, name=kind.name) for kind in kinds]
-    return {
-        "fleet.toml": "\n".join(parts),
-        "bitladder.toml": "\n".join(tiers),
-        "curves.json": json.dumps({"curves": msgspec.to_builtins(curves)}, indent=1) + "\n",
-    }
+    texts = ("\n".join(parts), "\n".join(tiers), json.dumps({"curves": msgspec.to_builtins(curves)}, indent=1) + "\n")
+    return dict(zip(FILES, texts, strict=True))
 
 
 def _table(head: str, values: dict[str, object]) -> str:

@@ -38,6 +38,13 @@ def test_slots_that_do_not_slow_each_other_down_are_erlang_s_queue(tmp_path: Pat
     assert load.cost == pytest.approx(2 / 3 * 36 / HOUR_S)
 
 
+def test_thousands_of_slots_are_no_too_large_number(tmp_path: Path) -> None:
+    load = load_of(tmp_path, 1000.0, slots=4096, times={1: 0.01, 4096: 0.01})
+
+    assert load.busy == pytest.approx(1)
+    assert load.concurrency == pytest.approx(1000, rel=0.01)  # Little's law: a job takes a second
+
+
 def test_a_request_is_cheaper_under_more_load_and_a_load_beyond_the_slots_is_refused(tmp_path: Path) -> None:
     times = {1: 0.01, 2: 0.012, 4: 0.016}
     costs = [load_of(tmp_path, rate, slots=4, times=times).cost for rate in (0.01, 0.5, 1.5, 2.4)]

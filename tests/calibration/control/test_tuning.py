@@ -15,6 +15,7 @@ import pytest
 from bitladder.decision import Score
 from bitladder.policy_forms import LearnedForm, read_form
 from bitladder.routing.policies.learned import bound, inputs_of
+from calibration.artifacts.digest import text_id
 from calibration.commands.app import main
 from calibration.control import losses
 from calibration.control.losses import Labels, read_labels
@@ -224,6 +225,7 @@ def test_the_same_text_is_never_both_fitted_on_and_promised_by(tmp_path: Path) -
     low = {"kl": 0.1}
     rows: list[dict[str, Any]] = [{"prompt": f"text {number % 20}", "low": low} for number in range(100)]
     rows += [{"id": number % 10, "features": {"digits": 0.1}, "low": low} for number in range(50)]
+    rows += [{"id": text_id(f"text {number}"), "features": {"digits": 0.2}, "low": low} for number in range(20)]
     rows += [{"features": {"digits": number % 5}, "low": {"kl": float(chance.random())}} for number in range(50)]
 
     labels, _ = read_labels(write(tmp_path / "labels.gz", rows), ("low", "top"), "kl")

@@ -283,7 +283,7 @@ def test_a_prompt_that_costs_nothing_leaves_less_spent_and_two_sources_leave_no_
     ("lines", "options", "expected"),
     [
         (labels_of(60), ("--cost", "low=1"), "--cost must name two tiers or more, got low"),
-        (labels_of(60), ("--cost", "low=1", "--cost", "top=1"), "--cost: all tiers cost 1, expected a top that is"),
+        (labels_of(60), ("--cost", "low=1", "--cost", "top=1"), "the dearest, the top: low and top cost 1"),
         ([{**line, "id": "same"} for line in labels_of(60)], COSTS, "labels are of 1 texts, expected 5 or more"),
         (labels_of(49), COSTS, "49 labels have a loss of every tier, expected 50 to 50,000"),
         ([*labels_of(60), {"features": {"digits": 1}, "low": {"answer": {"kl": float("nan")}}}], COSTS,

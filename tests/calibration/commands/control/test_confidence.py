@@ -77,6 +77,23 @@ def test_an_answer_that_is_shorter_counts_as_a_whole_and_what_says_nothing_is_le
     assert (figures["labels"], figures["left_out"]) == (60, 2)
 
 
+def test_an_answer_is_judged_by_its_own_loss_where_labels_are_means_of_several(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [label(at, at / 10, 0.1) for at in range(60)]
+    for at, line in enumerate(lines):
+        line["tiers"]["int4"]["answer"]["kl_answers"] = [0.4, 0.0, 0.0, 0.0] if at % 4 == 0 else [0.0, 0.4, 0.0, 0.0]
+    huge = label(60, 1, 0.1)
+    huge["tiers"]["int4"]["own"]["margin"] = huge["tiers"]["int4"]["own"]["beginnings"]["8"]["margin"] = 10**400
+    options = ["--model", "m", "--tier", "int4", "--threshold", 0.2, "--after", 8, "--json"]
+
+    assert run(written(tmp_path, [*lines, huge]), "-o", tmp_path / "c", *options) == 0
+    figures = json.loads(capfd.readouterr().out)["tiers"]["int4"]
+
+    assert figures["good"] == pytest.approx(0.75)
+    assert (figures["labels"], figures["left_out"]) == (60, 1)
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

@@ -73,7 +73,7 @@ def test_every_prompt_gets_a_line_without_its_text_and_a_second_run_asks_nothing
     arguments = [*options(prompts, stack), "-o", str(out)]
     status, shown, said = run(capsys, *arguments, "--dry-run", "--json")
     guess = json.loads(shown)["estimate"]
-    assert (status, guess["prompts"], guess["requests"]) == (0, 12, 84)
+    assert (status, guess["prompts"], guess["requests"]) == (0, 12, 12 * (7 + 3))
     assert "estimate: 12 prompts: about" in said
     assert not (out / "labels.jsonl").exists()
 

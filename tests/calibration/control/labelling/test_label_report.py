@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from calibration.control.labelling.label_report import reliability
+from calibration.control.labelling.label_lines import LabelLine
+from calibration.control.labelling.label_losses import AnswerLabel, TierLabel
+from calibration.control.labelling.label_report import describe_labels, reliability
 
 
 @pytest.mark.parametrize(
@@ -26,6 +30,24 @@ def test_the_reliability_is_the_share_of_the_spread_that_comes_again(
     # It is what the label correlates with another one of the same prompts, and its root what it does with the truth.
     label = parts.mean(axis=1)
     assert figures["highest"] == pytest.approx(np.corrcoef(label, truth)[0, 1], abs=0.03)
+
+
+def test_halves_of_an_answer_are_not_taken_for_two_answers_where_some_prompts_have_several() -> None:
+    random, lines = np.random.default_rng(7), []
+    for number in range(600):
+        one, two = random.random(2).tolist()
+        parts: dict[str, Any] = {"kl_halves": (one, one)} if number % 3 == 0 else {"kl_answers": (one, two)}
+        answer = AnswerLabel(kl=one, flips=0.0, first_divergence=0, tokens=8, **parts)
+        features = {"entropy": 1.0, "zlib_ratio": 1.0}
+        texts = {"id": str(number), "source": "s", "kind": "k", "form": "text", "reference": "top"}
+        lines.append(
+            LabelLine(schema=1, features=features, checkpoints={}, tiers={"low": TierLabel(answer=answer)}, **texts)
+        )
+
+    figures = describe_labels(lines)["low"]["reliability"]
+
+    assert (figures["n"], figures["parts"]) == (400, 2)
+    assert figures["whole"] == pytest.approx(0, abs=0.15)
 
 
 def test_of_noise_nothing_comes_again_and_of_two_labels_nothing_is_said() -> None:

@@ -144,6 +144,14 @@ async def test_a_prompt_that_a_tier_cannot_answer_is_left_for_the_next_run(tmp_p
     assert not any(map(labeller.missing, PROMPTS))
 
 
+async def test_a_prompt_that_fails_with_all_of_its_answers_does_not_end_the_run(tmp_path: Path) -> None:
+    turns = [turn for prompt in PROMPTS for turn in prompt.turns(16)]
+    labeller = await label(tmp_path / "journal", Chains(low=Breaking(), top=Chain()), turns)
+
+    assert len(labeller.failures) == 16
+    assert [len(labeller.missing(turn)) for turn in turns] == [0] * 32 + [1] * 16
+
+
 async def test_an_engine_that_fails_on_everything_ends_the_run(tmp_path: Path) -> None:
     prompts = [LabelPrompt(f"c{letter}defgh", "here", "letters", chat=False) for letter in "abcdefghijkl"]
     with pytest.raises(

@@ -32,6 +32,7 @@ class Commands:
         self.arguments: list[Sequence[str]] = []
         self.statuses: dict[str, int] = {}
         self.policy = "first"
+        self.writes = True
         self._folder = folder
 
     def __call__(self, arguments: Sequence[str]) -> tuple[int, bytes]:
@@ -39,7 +40,7 @@ class Commands:
         self.called.append(name)
         self.arguments.append(arguments)
         status = self.statuses.get(name, 0)
-        if status == 0 or name == "label":
+        if self.writes and (status == 0 or name == "label"):
             self._write(name)
         return status, b"a line of text\n" + json.dumps({"step": name}).encode() + b"\n"
 
@@ -192,6 +193,16 @@ def test_prompts_that_could_not_be_labelled_do_not_end_it(loop: LoopFile, folder
     assert run(loop, folder, commands).state == "to be signed"
 
 
+def test_labels_of_an_earlier_run_are_not_those_of_one_that_broke(
+    loop: LoopFile, folder: Path, commands: Commands
+) -> None:
+    run(loop, folder, commands)
+    commands.statuses["label"], commands.writes = 1, False
+    changed = msgspec.structs.replace(loop, label={"answers": 4})
+
+    assert run(changed, folder, commands) == LoopEnd(state="refused", step="label", message="exit status 1")
+
+
 def test_a_refused_canary_puts_the_former_policy_back(loop: LoopFile, folder: Path, commands: Commands) -> None:
     place = Path(loop.policies["tuned-a"])
     place.write_text("former")
@@ -240,6 +251,15 @@ def test_the_loop_says_its_own_options_itself(loop: LoopFile, folder: Path, comm
     wrong = msgspec.structs.replace(loop, ablate={"cost": ["int4=1"]})
 
     with pytest.raises(InputError, match=r"\[ablate\] cost: the loop says it itself \(it is that of \[tune\]\)"):
+        run(wrong, folder, commands)
+
+
+def test_costs_at_a_load_are_refused_as_the_ablation_would_have_none(
+    loop: LoopFile, folder: Path, commands: Commands
+) -> None:
+    wrong = msgspec.structs.replace(loop, tune={"load": 12})
+
+    with pytest.raises(InputError, match=r"\[tune\] load: the ablation has no costs then"):
         run(wrong, folder, commands)
 
 

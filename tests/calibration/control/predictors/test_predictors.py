@@ -117,6 +117,19 @@ def test_a_forest_is_scikit_learn_s_own_as_routing_walks_it() -> None:
     assert 0 <= form.low < form.high <= 1
 
 
+@pytest.mark.parametrize("name", EXPORTABLE)
+def test_what_gains_on_average_is_still_told_apart(name: str) -> None:
+    """A tier may be right more often than the top: the mean of what it adds is below 0."""
+    features = np.random.default_rng(3).random((300, len(FEATURE_NAMES)))
+    labels = labels_of(features)
+    losses = np.where(features[:, FEATURE_NAMES.index("digits")] > 0.7, 1.0, -1.0)
+
+    predicted = PREDICTORS[name].fit(labels, {"low": losses}, ["low"], ROWS[:250], 0).losses(labels, ROWS[:250])[:, 0]
+
+    assert predicted.mean() == pytest.approx(losses[:250].mean(), abs=0.15)
+    assert np.corrcoef(predicted, losses[:250])[0, 1] > 0.5
+
+
 def test_labels_without_any_difference_or_text_are_refused() -> None:
     same = labels_of(np.ones((50, len(FEATURE_NAMES))))
 
