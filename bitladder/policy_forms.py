@@ -169,6 +169,7 @@ class LearnedForm(_Form, frozen=True, kw_only=True, tag_field="kind", tag="learn
     schema: Literal[1] = 1
     version: Version = 1
     measure: Annotated[str, Meta(max_length=200)] = ""  # in words: of what the limit is
+    labels: Annotated[str, Meta(max_length=64)] = ""  # SHA-256 of the file that it was fitted on
     limit: Annotated[float, Meta(ge=0, le=1e9)]
     inputs: Annotated[tuple[Input, ...], Meta(min_length=1, max_length=32)]
     tiers: Annotated[dict[_Word, Linear | Trees], Meta(min_length=1, max_length=16)]

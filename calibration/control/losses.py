@@ -76,6 +76,7 @@ class _Line:
     along_one: dict[str, float]
     source: str
     group: str
+    reference: str  # '' where the line does not say it
     text: str | None
 
 
@@ -99,6 +100,7 @@ def read_labels(path: Path, tiers: tuple[str, ...], measure: str) -> tuple[Label
 
     lines = read_lines(path, "label", read)
     if not any(tiers[-1] in line.losses for line in lines):
+        _check_reference(path, lines, tiers[-1], measure)
         tiers = tiers[:-1]
     whole = [line for line in lines if len(line.losses) == len(tiers)]
     if not whole:
@@ -106,6 +108,16 @@ def read_labels(path: Path, tiers: tuple[str, ...], measure: str) -> tuple[Label
         seen = ", ".join(f"{tier} {counts[tier]}" for tier in tiers)
         raise InputError(f"{path}: none of {len(lines):,} lines has {measure!r} of every tier; lines with it: {seen}")
     return _labels(path, whole, tiers), len(lines) - len(whole)
+
+
+def _check_reference(path: Path, lines: list[_Line], top: str, measure: str) -> None:
+    """Raise InputError where lines without a loss of the top say that they are held against something else."""
+    others = {line.reference for line in lines} - {"", top}
+    if others:
+        raise InputError(
+            f"{path}: no line has {measure!r} of {top!r}, and the losses are held against {', '.join(sorted(others))}: "
+            "the top must be that, or have losses of its own"
+        )
 
 
 def _labels(path: Path, lines: list[_Line], tiers: tuple[str, ...]) -> Labels:
@@ -142,6 +154,7 @@ def _read(line: str, where: str, tiers: tuple[str, ...], measure: str) -> _Line:
         {tier: _along_one(under[tier], measure, f"{where}: {tier}", loss) for tier, loss in losses.items()},
         next((str(fields[name])[:200] for name in ("source", "task", "kind") if fields.get(name)), "unknown"),
         _group(fields, features),
+        str(fields.get("reference") or "")[:200],
         prompt[:_MAX_CHARS] if isinstance(prompt, str) else None,
     )
 

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from bitladder.process.metric_table import OTHERS, Row
-from calibration.artifacts.folder import write_output
+from calibration.artifacts.folder import write_output, writing
 from calibration.errors import InputError
 
 # Of one metric: a number, or a number for each combination of its labels' values; None: not known, and not written.
@@ -37,11 +37,13 @@ class _Values(Collector):
 
 
 def check_metrics_path(path: Path) -> None:
-    """Raise InputError where node_exporter would not read the file, or it cannot be written: before any work."""
+    """Raise InputError where node_exporter would not read the file, or it cannot be written; make its folder."""
     if path.suffix != _END:
         raise InputError(f"--metrics must end in {_END}: node_exporter reads no other, got {str(path)!r}")
-    if not path.parent.is_dir() or path.is_dir():
-        raise InputError(f"--metrics must be a file in a folder that exists, got {str(path)!r}")
+    if path.is_dir():
+        raise InputError(f"--metrics must be a file, got {str(path)!r}")
+    with writing(path.parent, "--metrics"):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def write_metrics(path: Path, rows: Sequence[Row], values: Mapping[str, Value]) -> None:

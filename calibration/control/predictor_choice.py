@@ -147,7 +147,7 @@ def choose(
                 raise InputError("routing cannot evaluate it")
             choice.latency_us[name] = latency_us(form)
             if (took := choice.latency_us[name]["p50"]) >= MAX_US:
-                raise InputError(f"takes {took:g} us for a prompt of 2 KB, of less than {MAX_US:g}")
+                raise InputError(f"takes {took:g} us for a prompt of 2 KB; it must be under {MAX_US:g}")
             by_fold[name] = _by_fold(predictor, sample, rows) if len(candidates) > 1 else np.zeros(1)
         except InputError as error:
             choice.refused[name] = str(error)

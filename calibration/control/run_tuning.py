@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from calibration.artifacts.digest import file_digest
 from calibration.artifacts.folder import require_other, write_output
 from calibration.control.losses import read_labels
 from calibration.control.predictor_choice import Sample, compare
@@ -53,6 +54,7 @@ def run_tuning(options: Options, say: Callable[[str], None] = lambda line: None)
                     **{name: PREDICTORS[name] for name in (*shown, "knn", "clusters")}}  # fmt: skip
         figures["predictors"] = compare(compared, sample, lambda name: say(f"comparing on held-out labels: {name}"))
     if form is not None:
+        form = msgspec.structs.replace(form, labels=file_digest(options.labels))
         write_output(out, msgspec.json.format(msgspec.json.encode(form), indent=1) + b"\n", "--out")
     file = {"policy": str(out) if form else None, "lines_without_every_tier": skipped}
     return {**file, **figures, "loads": dict(options.loads)}

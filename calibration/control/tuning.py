@@ -86,7 +86,7 @@ def tune(
     """
     fitted_on, promised_on, tested_on = parts = divided(labels.groups, question.seed)
     if (texts := sum(map(len, parts))) < MIN_LABELS:
-        raise InputError(f"{texts} texts have a loss of every tier, expected at least {MIN_LABELS}")
+        raise InputError(f"{texts} texts have {question.measure} of every tier, expected at least {MIN_LABELS}")
     added, top = added_losses(labels, question.ladder[-1]), question.ladder[-1]
     front = pareto_front({tier: losses[fitted_on] for tier, losses in added.items()}, question.costs, top)
     kept = {tier: added[tier] for tier in question.ladder[:-1] if tier not in front.left_out}

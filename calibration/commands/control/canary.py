@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
         help="Give a candidate a share of the keys, compare it with what serves now on the same prompts, and promote "
         "it or take the share back, as soon as a test that may be looked at any time has decided.\n\n"
         "Example: bitladder calibrate canary run -o var/canary --model smollm2 --candidate smollm2-next "
-        "--prompts var/captured",
+        "--prompts var/capture",
     )
     app.add_typer(group, name="canary")
     group.command("run")(_run)
@@ -90,7 +90,7 @@ def _run(
 
     Exit status 0: it was promoted, or, with --no-watch, found fine; 1: the share was taken back.
 
-    Example: bitladder calibrate canary run -o var/canary --model smollm2 --candidate smollm2-next --prompts captured
+    Example: bitladder calibrate canary run -o var/canary --model smollm2 --candidate smollm2-next --prompts var/capture
 
     Example: bitladder calibrate canary run -o var/canary --model smollm2 --policy tuned --prompts prompts.jsonl --yes
     """
@@ -200,7 +200,7 @@ def _power(
 ) -> None:
     """Say how many pairs a decision takes, by simulation; nothing is asked or changed.
 
-    Example: bitladder calibrate canary power --margin 0.05 --discordance 0.5 --size 0.1
+    Example: bitladder calibrate canary power --margin 0.02 --discordance 0.5 --size 0.1
     """
     powers = _powers(margin, alpha, Assumed(difference=0.0, discordance=discordance, size=size))
     if as_json:
@@ -223,10 +223,13 @@ def load(config: str | None) -> Loaded:
         raise InputError(str(error)) from error
 
 
+_FACTORS = (1.5, 2, 4)  # of the margin, by which a candidate is worse
+
+
 def _powers(margin: float, alpha: float, assumed: Assumed, max_pairs: int = _MAX_PAIRS) -> list[Power]:
     """Return the power for a candidate as good, and for ones that are worse by some margins."""
     largest = assumed.discordance * assumed.size
-    differences = [0.0, *(difference for factor in (1.5, 2, 4) if (difference := factor * margin) <= largest)]
+    differences = [0.0, *(difference for factor in _FACTORS if (difference := factor * margin) <= largest)]
     return [
         simulate_power(
             Assumed(difference=difference, discordance=assumed.discordance, size=assumed.size),
@@ -245,7 +248,11 @@ def _power_table(powers: list[Power]) -> str:
         f"power, where {assumed.discordance:.0%} of the pairs differ, by {assumed.size:g} each, up to "
         f"{powers[0].max_pairs:,} pairs:"
     )
-    return f"{head}\n{table(POWER_HEADER, power_rows(powers))}\n{pass_at_1_note()}"
+    lines = [head, table(POWER_HEADER, power_rows(powers))]
+    largest = assumed.discordance * assumed.size
+    if len(powers) <= len(_FACTORS):
+        lines.append(f"such pairs differ by {largest:g} on average at most: say more, or take a smaller margin")
+    return "\n".join([*lines, pass_at_1_note()])
 
 
 def _show(out: Path, state: CanaryState, powers: list[Power], *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from calibration.simulation.trace_files import read_arrivals
 
 LENGTHS = "exponential:input=512,output=256"
 MAX_MEAN_TOKENS = 100_000
+_ROUNDED = 1e-3
 
 
 def numbers_of(option: str, text: str, known: Collection[str] = ()) -> dict[str, float]:
@@ -33,6 +34,19 @@ def numbers_of(option: str, text: str, known: Collection[str] = ()) -> dict[str,
     if numbers and not sum(numbers.values()):
         raise InputError(f"{option}: at least one must be above 0, got {text!r}")
     return numbers
+
+
+def shares_of(text: str, tiers: Collection[str] = ()) -> dict[str, float]:
+    """Return the share of the requests by tier; {} for ''.
+
+    Raises:
+        InputError: it is wrong, or they are not all requests.
+
+    """
+    shares = numbers_of("--shares", text, tiers)
+    if shares and abs(sum(shares.values()) - 1) > _ROUNDED:
+        raise InputError(f"--shares must add up to 1, got {sum(shares.values()):g} in {text!r}")
+    return shares
 
 
 def targets_of(text: str) -> Targets:

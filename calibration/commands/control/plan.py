@@ -11,7 +11,7 @@ import typer
 
 from calibration.artifacts.folder import require_other, write_output
 from calibration.artifacts.html_report import write_page
-from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, targets_of
+from calibration.commands.control.load_options import LENGTHS, arrivals_of, shares_of, targets_of
 from calibration.commands.control.policy_shares import policy_shares
 from calibration.commands.options import AsJson, say
 from calibration.errors import InputError
@@ -156,7 +156,7 @@ def _followed(market: Market, frontier: Frontier) -> dict[str, Any]:  # Any: JSO
 
 def _shares(shares: str, policy: Path | None, labels: Path | None, offers: Offers) -> dict[str, float]:
     if policy is None and labels is None:
-        return numbers_of("--shares", shares, offers.ladder)
+        return shares_of(shares, offers.ladder)
     if policy is None or labels is None or shares:
         raise InputError("the quality promise is either --shares, or --policy and --labels together")
     return policy_shares(policy, labels, offers.ladder)

@@ -17,7 +17,7 @@ from bitladder.settings.sections import Settings
 from calibration.artifacts.folder import require_other
 from calibration.artifacts.html_report import write_page
 from calibration.commands.configuration import load_configuration
-from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, targets_of
+from calibration.commands.control.load_options import LENGTHS, arrivals_of, numbers_of, shares_of, targets_of
 from calibration.commands.options import AsJson, Config, say
 from calibration.errors import InputError
 from calibration.simulation.arrivals import MAX_REQUESTS, Arrivals, with_defaults
@@ -72,16 +72,17 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Simulate requests on a fleet: latency, goodput, tier shares, overflow and cost, before it is rented.
 
-        Decisions go by the code and the settings that serve. Left out: budgets and rates of keys, cascades,
-        prefix reuse, failures, autoscaling, pauses. docs/calibration/simulate.md has the forms of the files.
+        Decisions go by the code and the settings that serve. Left out: rates and open requests of keys, cascades,
+        X-Max-Cost, prefix reuse, failures, retries, autoscaling, pauses. docs/calibration/simulate.md has the files.
 
         Example: bitladder calibrate simulate --fleet fleet.toml --curves curves.json --shares int4=0.7,int8=0.2,fp8=0.1
 
         Example: bitladder calibrate simulate --fleet a.toml --fleet b.toml --curves curves.json --arrivals azure.csv.gz
+        --shares int4=0.7,int8=0.2,fp8=0.1
         """
         require_other(output, "--out", *fleet, curves, Path(arrivals))
         loaded, targets = load_configuration(config), targets_of(slo)
-        known, split = read_curves(curves), numbers_of("--shares", shares)
+        known, split = read_curves(curves), shares_of(shares)
         scenarios = {}
         for file, chosen in product(fleet, [*policy] if policy else [None]):
             settings, name = _with_policy(loaded, model, chosen)

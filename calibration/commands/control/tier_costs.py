@@ -29,7 +29,7 @@ def read_costs(options: Sequence[str]) -> dict[str, float]:
             raise InputError(f"--cost must be TIER=COST with a cost from 0 to 1e9, got {option!r}")
     if len(costs) < 2:
         raise InputError(f"--cost must name two tiers or more, got {', '.join(costs) or 'none'}")
-    most = max(costs.values())
-    if len(dearest := [tier for tier in costs if costs[tier] == most]) > 1:
-        raise InputError(f"--cost must make one tier the dearest, the top: {' and '.join(dearest)} cost {most:g}")
+    highest = max(costs.values())
+    if len(dearest := [tier for tier in costs if costs[tier] == highest]) > 1:
+        raise InputError(f"--cost must make one tier the dearest, the top: {' and '.join(dearest)} cost {highest:g}")
     return costs

@@ -72,7 +72,7 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate tune var/labels/labels.jsonl -o policy.json --cost int4=0.3 --cost fp8=1
         --threshold 0.2
 
-        Example: bitladder calibrate tune var/labels/labels.jsonl -o policy.json --load 12 --fleet fleet.toml
+        Example: bitladder calibrate tune var/labels/labels.jsonl -o policy.json --load 5 --fleet fleet.toml
         --curves curves.json --risk mean --clip 1 --alpha 0.05
         """
         costs, loads = _costs_or_loads(cost or [], load, (fleet, curves), tokens, config)
@@ -86,7 +86,7 @@ def _run(options: Options, *, as_json: bool) -> None:
     figures = run_tuning(options, say)
     typer.echo(json.dumps(figures) if as_json else _text(figures, options.question))
     if figures["policy"] is None:
-        raise UnprovenError(_next(figures["next"], options.question))
+        raise UnprovenError(_refusal(figures, options.question))
 
 
 def _risk(risk: Risk, threshold: float | None, clip: float | None, alpha: float | None) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _text(figures: dict[str, Any], question: Question) -> str:  # Any: JSON
             f"with confidence {1 - question.delta:g}" if question.promise == Promise.HIGH_PROBABILITY else "on average"
         )
         lines.append(f"promised, {sure}: over all traffic like these labels, {question.words}")
-        lines += [_next(figures["next"], question)] if figures["next"] is not None else []
+        lines += [f"the next limit: {_next(figures['next'], question)}"] if figures["next"] is not None else []
         lines.append(figures["policy"])
     return "\n".join(lines)
 
@@ -210,11 +210,20 @@ def _latency(times: dict[str, float]) -> str:
     return f"{times['p50']:.0f} us, p99 {times['p99']:.0f}"
 
 
+def _refusal(figures: dict[str, Any], question: Question) -> str:  # Any: JSON
+    confidence = f", with confidence {1 - question.delta:g}," if question.promise == Promise.HIGH_PROBABILITY else ""
+    labels, top = figures["labels"]["promise"], figures["ladder"][-1]
+    return (
+        f"no policy is written: {labels:,} labels cannot promise{confidence} that {question.words}, at any limit that "
+        f"uses a tier below {top}; at the lowest such limit {_next(figures['next'], question)}"
+    )
+
+
 def _next(step: dict[str, Any], question: Question) -> str:  # Any: JSON
     if question.risk == Risk.MEAN:
-        begin = f"the next step would have a mean of {step['risk']:.4g}"
+        begin = f"they have a mean of {step['risk']:.4g}"
     else:
-        begin = f"the next step would have {step['risk']:.2%} over {question.threshold:g}"
+        begin = f"{step['risk']:.2%} of them are over {question.threshold:g}"
     if step["more_labels"] is None:
         return f"{begin}: no number of labels proves {question.alpha:.3g} of that"
-    return f"{begin}: about {step['more_labels']:,} more labels would prove it, were that its true {question.risk}"
+    return f"{begin}: about {step['more_labels']:,} more labels would prove it, were that the true {question.risk}"

@@ -40,6 +40,9 @@ class Measured:
     kinds: tuple[str, ...]
 
 
+FILE = "policy"  # what a policy's file is called among the policies
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A policy at all of its settings, and what it predicts of the lowest tier's loss, where it does."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from bitladder.policy_forms import LearnedForm
 from calibration.control.ablation.baselines import FEATURES, ByKind, ByValue
-from calibration.control.ablation.comparison import Measured, Policy
+from calibration.control.ablation.comparison import FILE, Measured, Policy
 from calibration.control.ablation.cost_curves import Numbers, by_limit
 from calibration.control.ablation.served import bounds_of
 from calibration.control.losses import Labels
@@ -59,7 +59,7 @@ def routers(
 def of_form(form: LearnedForm, labels: Labels, measured: Measured) -> Policy:
     """Return a policy's file at all limits."""
     bounds = bounds_of(form, labels, measured.ladder[:-1])
-    return Policy(name="policy", family=by_limit(bounds, measured.costs, measured.losses), scores=bounds.min(axis=1))
+    return Policy(name=FILE, family=by_limit(bounds, measured.costs, measured.losses), scores=bounds.min(axis=1))
 
 
 def out_of_fold(

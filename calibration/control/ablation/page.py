@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calibration.artifacts.html_report import Section, html_page
+from calibration.control.ablation.comparison import FILE
 from calibration.terminal.escape import printable
 
 Figures = dict[str, Any]  # JSON
@@ -20,7 +21,8 @@ _FACTS = (
     "spent_after_tokens", "seed", "resamples", "labels_file", "labels_sha256", "made_at", "versions",
 )  # fmt: skip
 _NOTES = (
-    "No figure is of labels that its policy was fitted on: five folds, each predicted by a fit to the other four.",
+    "No figure is of labels that its policy was fitted on, but for a policy's file, which may have been: folds drawn "
+    "by chance and folds of whole sources, each predicted by a fit to the others.",
     "area: between random shares (0) and the oracle (1), who knows every loss; rho: Spearman's correlation with the "
     "lowest tier's loss; left: what remains of the loss of all on the lowest tier.",
     "Intervals are 95 % bootstrap intervals of the labels; that a fit would differ with other labels is not in them.",
@@ -33,6 +35,12 @@ _NOTES = (
 )
 
 
+_FITTED_HERE = (
+    "The policy's file was fitted on these very labels: its row says how well it fits them, and no more. What such a "
+    "policy does on others is in the row of its predictor, which is held out."
+)
+
+
 def rows(report: Figures, split: str) -> list[list[str]]:
     """Return a row for each policy of a split."""
     latencies = report["latency_us"]
@@ -42,7 +50,7 @@ def rows(report: Figures, split: str) -> list[list[str]]:
         at_shares = [_number(point["remaining"], "{:.2f}") for point in policy["at_lowest_share"].values()]
         lines.append(
             [
-                printable(name),
+                printable(name) + (", fitted on these labels" if name == FILE and report["fitted_here"] else ""),
                 ranged(policy["area_share"], _INTERVALS[split]),
                 _number((policy["spearman"] or {}).get("loss"), "{:+.2f}"),
                 _number(article.get("remaining"), "{:.2f}"),
@@ -58,7 +66,8 @@ def rows(report: Figures, split: str) -> list[list[str]]:
 
 def remarks(report: Figures) -> list[str]:
     """Return why there are no policies, or columns are empty; nothing where all is as it should be."""
-    return [report[name] for name in ("nothing_lost", "nothing_left") if report[name]]
+    reasons = [report[name] for name in ("nothing_lost", "nothing_left") if report[name]]
+    return [*reasons, _FITTED_HERE] if report["fitted_here"] and not report["nothing_lost"] else reasons
 
 
 def points(report: Figures) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from bitladder.policy_forms import Form, LearnedForm
-from calibration.control.ablation.comparison import Comparison, Figures, Measured, Policy
+from calibration.artifacts.digest import file_digest
+from calibration.control.ablation.comparison import FILE, Comparison, Figures, Measured, Policy
 from calibration.control.ablation.cost_curves import Numbers
 from calibration.control.ablation.early_answers import SeenAnswers, seen_answers
 from calibration.control.ablation.gap_recovered import gap_recovered
@@ -60,6 +61,7 @@ class Study:
     answers: SeenAnswers
     measured: Measured
     folds: dict[str, Rows]  # drawn by chance, and of whole sources where there are two
+    fitted_here: bool = False  # the policy's file, on these very labels
 
     def routers(self, step: Callable[[], None] = lambda: None) -> dict[str, Routers]:
         """Return what predicts before anybody answers, fitted for each split; nothing where nothing is lost."""
@@ -94,6 +96,7 @@ def study_of(path: Path, question: Question) -> Study:
         answers=seen_answers(beside, labels, question.prompt_weight),
         measured=measured_of(labels, beside, question),
         folds={split: of_split for split, of_split in placed.items() if of_split is not None},
+        fitted_here=isinstance(question.policy, LearnedForm) and question.policy.labels == file_digest(path),
     )
 
 
@@ -148,6 +151,7 @@ def _facts(study: Study) -> Figures:
         "spent_after_tokens": {str(seen.tokens): round(float(seen.spent.mean()), 4) for seen in study.answers.early},
         "nothing_lost": nothing_lost(study.measured, question.measure),
         "nothing_left": nothing_left(study.measured, question.measure),
+        "fitted_here": study.fitted_here,
         "seed": question.seed,
     }
 
@@ -195,9 +199,8 @@ def _compared(study: Study, split: str, made: Routers, comparison: Comparison) -
     labels, measured, folds, seed = study.labels, study.measured, study.folds[split], study.question.seed
     answered = cascades(labels, measured, folds, seed, [study.answers.whole, *study.answers.early])
     answered += stacks(labels, measured, folds, seed, study.answers.early)
-    at_the_start = [
-        policy for policy in made.policies if policy.differs_within_kinds
-    ]  # what knows the kind cannot serve
+    # What knows the kind cannot serve, and a file may have been fitted on these labels.
+    at_the_start = [policy for policy in made.policies if policy.differs_within_kinds and policy.name != FILE]
     best = max(at_the_start, key=lambda policy: float(np.nan_to_num(comparison.gain(policy), nan=-np.inf)))
     figures = {"random": comparison.figures(comparison.random), "oracle": comparison.figures(comparison.oracle, best)}
     figures |= {policy.name: comparison.figures(policy) for policy in made.policies}

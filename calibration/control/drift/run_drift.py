@@ -180,7 +180,8 @@ def _losses(basis: Basis, state: DriftState, limit: float, step: NextStep | None
         risk, lost = promise.risk(losses.over / count), np.array([label.loss for label in losses.labels], dtype=float)
         bound = least_risk(lost, promise, basis.loss_plan, losses.before) if losses.labels else 0.0
         so_far = (
-            f"{promise.risk_in_words(risk)} in {count:,} labels, at least {promise.risk_in_words(bound)} in the last"
+            f"{promise.risk_in_words(risk)} in {count:,} labels, at least {promise.risk_in_words(bound)} in the last "
+            "of them (mapie's bound)"
         )
     return {
         "promise": msgspec.to_builtins(promise),

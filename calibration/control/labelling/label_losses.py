@@ -15,7 +15,7 @@ from calibration.evaluate.distributions import Distributions, agreement, diverge
 
 _MIN = 1e-7
 _RUN = 4
-_BEGINNINGS = (4, 8, 16, 32)  # tokens
+BEGINNINGS = (4, 8, 16, 32)  # tokens
 # As the cascade has it (bitladder/routing/cascade.py): what is a billion times likelier is no surer than this.
 _MAX_MARGIN = 20.0
 
@@ -139,7 +139,7 @@ def own_label(predictions: Distributions) -> OwnLabel | None:
         tokens=len(margins),
         beginnings={
             str(count): Beginning(entropy=_round(entropy[:count].mean()), margin=_round(margins[:count].mean()))
-            for count in _BEGINNINGS
+            for count in BEGINNINGS
             if count <= len(margins)
         },
     )

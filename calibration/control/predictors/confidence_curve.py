@@ -18,6 +18,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from bitladder.routing.cascade import Curve
+from calibration.control.labelling.label_losses import BEGINNINGS
 from calibration.control.losses import number_along_one, number_at
 from calibration.errors import InputError
 from calibration.statistics import wilson
@@ -62,9 +63,10 @@ def read_answers(path: Path, tier: str, aim: Aim) -> Answers:
     whole = [(text, margin, loss) for text, margin, loss in rows if margin is not None and loss is not None]
     if len(whole) < MIN_LABELS:
         needed = f"own.beginnings.{aim.after}.margin" if aim.after else "own.margin"
+        beginnings = f" (labels have beginnings of {', '.join(map(str, BEGINNINGS))} tokens)" if aim.after else ""
         raise InputError(
             f"{path}: {len(whole)} of {len(rows)} lines have {needed} and {aim.measure} of {tier!r}, expected at "
-            f"least {MIN_LABELS}"
+            f"least {MIN_LABELS}{beginnings}"
         )
     _, texts = np.unique([text for text, _, _ in whole], return_inverse=True)
     margins, losses = (np.array([row[at] for row in whole], float) for at in (1, 2))

@@ -44,7 +44,7 @@ class Ngrams:
 
     def fit(self, labels: Labels, added: Mapping[str, Numbers], tiers: Sequence[str], rows: Rows, seed: int) -> _Fitted:
         if not labels.texts:
-            raise InputError("runs of characters need the texts: label with prompts")
+            raise InputError("runs of characters need the texts: label with --keep-text")
         table = _hashed(labels.texts)[rows]
         target = np.array([ranks(added[tier][rows]) for tier in tiers]).T
         weights = source_weights([labels.sources[row] for row in rows])

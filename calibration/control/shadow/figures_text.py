@@ -29,6 +29,8 @@ def as_text(figures: dict[str, Any]) -> str:  # Any: JSON
             title=f"against {figures['reference']}, with intervals of 95 %",
         )
         if rows
+        else f"none of {prompts['labelled']:,} labels has {figures['measure']!r}"
+        if prompts["labelled"]
         else "no label yet",
         f"this pass: {figures['pass']['labelled']:,} labels; ended: {figures['pass']['ended']}",
         f"prompts: {prompts['seen']:,} captured, {prompts['chosen']:,} chosen, {prompts['labelled']:,} labelled, "

@@ -138,8 +138,9 @@ def sentences(figures: Figures) -> list[str]:
     if (saved := figures["saving"]) and saved["share"] < 1e-6:
         lines.append(f"no mix is cheaper than {saved['against']}")
     elif saved:
+        was = "the plan before its simulation: " if verified and verified["changes"] else ""
         lines.append(
-            f"{saved['share']:.1%} cheaper than {saved['against']} ({saved['price_per_hour']:.2f}): "
+            f"{was}{saved['share']:.1%} cheaper than {saved['against']} ({saved['price_per_hour']:.2f}): "
             f"{saved['by_cheaper_work']:.1%} because some sizes or tiers cost less elsewhere, "
             f"{saved['by_smaller_units']:.1%} because smaller units are wasted less"
         )

@@ -53,8 +53,11 @@ def test_values_of_a_bounded_label_beyond_its_maximum_are_summed_up(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("a.txt", "must end in .prom"), ("none/a.prom", "a folder that exists")]
+    ("name", "expected"),
+    [("a.txt", "must end in .prom"), ("folder.prom", "must be a file"), ("file/a.prom", "--metrics")],
 )
 def test_a_file_that_nobody_would_read_is_refused(tmp_path: Path, name: str, expected: str) -> None:
+    (tmp_path / "folder.prom").mkdir()
+    (tmp_path / "file").touch()
     with pytest.raises(InputError, match=expected):
         check_metrics_path(tmp_path / name)

@@ -48,7 +48,7 @@ def test_a_score_that_is_too_slow_is_refused_with_its_time(monkeypatch: pytest.M
     monkeypatch.setattr("calibration.control.predictor_choice.MAX_US", 0.5)
     sample = sample_of(100)
 
-    with pytest.raises(InputError, match=r"ridge: takes [0-9.]+ us for a prompt of 2 KB, of less than 0\.5"):
+    with pytest.raises(InputError, match=r"ridge: takes [0-9.]+ us for a prompt of 2 KB; it must be under 0\.5"):
         choose({"ridge": PREDICTORS["ridge"]}, sample, {"low": sample.losses}, np.arange(100))
 
 

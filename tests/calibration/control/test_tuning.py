@@ -141,7 +141,9 @@ def test_labels_that_cannot_promise_it_write_nothing_and_say_how_many_it_takes(
 
     assert status == 1
     # 299 without a loss, of which 40 are there; and 40 % of all labels are for the promise.
-    assert "about 648 more labels would prove it" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no policy is written: 40 labels cannot promise, with confidence 0.95, that at most 0.01 of requests" in said
+    assert "about 648 more labels would prove it" in said
     assert not (tmp_path / "policy.json").exists()
 
 
@@ -194,6 +196,10 @@ def test_a_promise_is_of_requests_which_get_one_answer_where_labels_are_means_of
         ('{"features": {"other": 1}, "low": {"kl": 1}}', "no feature is in every line, expected some of entropy"),
         ("", "there is no label in"),
         ("[" * 100_000, "labels:1: not JSON"),
+        (
+            '{"features": {"digits": 1}, "low": {"kl": 1}, "reference": "bf16"}',
+            "no line has 'kl' of 'top', and the losses are held against bf16: the top must be that, or have losses",
+        ),
         ('{"features": {"digits": 1}, "low": {"kl": 1e308}}', "labels:1: low.kl must be from 0 to 1e+06, got 1e+308"),
         ('{"features": {"digits": 1}, "low": {"kl": 1e999}}', "labels:1: low.kl must be from 0 to 1e+06, got inf"),
         ('{"features": {"digits": 1%s}, "low": {"kl": 1}}' % ("0" * 400), "digits must be from 0 to 1e+09, got 1000"),

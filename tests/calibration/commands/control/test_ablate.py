@@ -153,6 +153,27 @@ def test_a_policy_s_file_is_compared_at_all_limits_and_as_it_serves(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_policy_that_was_fitted_on_these_labels_is_marked_and_nothing_is_held_against_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, others = tmp_path / "policy.json", write(tmp_path / "others.jsonl", labels_of(200, seed=6))
+    labels = write(tmp_path / "labels.jsonl", labels_of(200))
+    tuning = ("--measure", "answer.kl", "--threshold", 0.15, "--alpha", 0.2, "--no-compare", "--predictor", "ridge")
+
+    assert run("tune", labels, "-o", policy, *COSTS, *tuning) == 0
+    capsys.readouterr()
+    for name, is_fitted_here in ((labels, True), (others, False)):
+        folder = tmp_path / f"report {is_fitted_here}"
+        assert run("ablate", name, "-o", folder, "--resamples", 20, "--policy", policy, *COSTS) == 0
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        assert report["fitted_here"] == is_fitted_here
+        assert {split["best_router"] for split in report["splits"].values()} <= set(PREDICTORS) | {"zlib ratio"}
+        shown = capsys.readouterr().out
+        assert ("policy, fitted on these labels" in shown) == is_fitted_here
+        assert ("fitted on these very labels" in shown) == is_fitted_here
+
+
+@pytest.mark.usefixtures("quick")
 def test_answers_that_are_right_or_wrong_have_routellm_s_figures(tmp_path: Path) -> None:
     chance = np.random.default_rng(6)
     lines = []

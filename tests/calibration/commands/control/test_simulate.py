@@ -97,6 +97,7 @@ def test_fleets_and_policies_are_compared_in_a_table_and_on_a_page(
         (["--arrivals", "poisson:rate=5"], "which request 1 lacks: state shares by floor"),
         (["--shares", "int3=1"], "a floor must be one of int4, int8, fp8, got 'int3'"),
         (["--shares", "int4=0.5,int4=0.2,fp8=0.3"], "--shares: 'int4' stands twice in 'int4=0.5,int4=0.2,fp8=0.3'"),
+        (["--shares", "int4=0.7,int8=0.2"], "--shares must add up to 1, got 0.9 in 'int4=0.7,int8=0.2'"),
         (["--shares", "int4=x"], "--shares: 'int4' must be a number of 0 or more, got 'x'"),
         (["--arrivals", "none.csv.gz"], "--arrivals: there is no file 'none.csv.gz'"),
         (
