@@ -1,10 +1,11 @@
 """What every policy is worth on public labels: the study of the example ladder, RouteLLM's, and the ladder's own.
 
-`python -m benchmarks.control.ablation [--data FOLDER] [--ladder LABELS] [--out FOLDER]`
+`python -m benchmarks.control.ablation [--data FOLDER] [--out FOLDER]`
 
 - study: SmolLM2-135M at GPTQ's int4 against bf16, 24 tokens of the answer; the example ladder's prices per hour of int4
   and fp8, as costs of int4 and of the reference. The scores that the study itself published stand beside.
-- int4 and bf16; int4, int8 and fp8: the example's tiers, 128 tokens of a drawn answer, where that file is there.
+- int4 and bf16: the example's tiers, the mean over four drawn answers of 64 tokens.
+- int4, int8 and fp8: 128 tokens of one drawn answer.
 - routellm: Mixtral-8x7B and GPT-4, right or wrong on MMLU and GSM8K (Ong et al., arXiv 2406.18665; labels of
   lm-sys/RouteLLM 0b64fdaf), with that paper's tables 2 and 3.
 """
@@ -31,17 +32,16 @@ from calibration.control.ablation.resampling import Resamples
 from calibration.control.ablation.run_ablation import Question, ablate, measured_of, report_of, study_of
 from calibration.control.losses import read_labels
 from calibration.control.predictors.registry import EXPORTABLE
-from calibration.errors import InputError
 
 Figures = dict[str, Any]
 SEED = 20261130
 DATA = ROOT.parent / "shared" / "data"
-LADDER_LABELS = ROOT / "benchmarks" / "results" / "control" / "labels-smollm2-drawn.jsonl.gz"
-# The example's prices per hour; the reference stands for the top, at the price of the dearest.
+# Labels by ladder, and the example's prices per hour; the reference stands for the top, at the price of the dearest.
 LADDERS = {
-    "int4 and bf16": {"int4": 0.7, "bf16": 3.2},
-    "int4, int8 and fp8": {"int4": 0.7, "int8": 1.0, "fp8": 3.2},
+    "int4 and bf16": ("labels-smollm2-four", {"int4": 0.7, "bf16": 3.2}),
+    "int4, int8 and fp8": ("labels-smollm2-drawn", {"int4": 0.7, "int8": 1.0, "fp8": 3.2}),
 }
+LABELS = ROOT / "benchmarks" / "results" / "control"
 # Ong et al. (2024), arXiv 2406.18665v4, tables 2 and 3: CPT(50 %), CPT(80 %), APGR of routers trained on Chatbot Arena,
 # and with labels added: on MMLU from MMLU's validation split, on GSM8K by a GPT-4 judge of other prompts.
 PUBLISHED = {
@@ -171,28 +171,24 @@ def value(figures: Figures, *names: str) -> float | None:
     return float(figures["value"])
 
 
-def ladders(path: Path) -> Figures:
+def ladders() -> Figures:
     figures: Figures = {}
-    for name, costs in LADDERS.items():
+    for name, (file, costs) in LADDERS.items():
         question = question_of(costs, "answer.kl", "answer.flips", "own.entropy", "own.margin")
-        try:
-            figures[name] = compact(ablate(path, question))
-        except InputError as error:
-            say(f"{name}: {error}")  # the labels of some tiers are made later
+        figures[name] = {"file": file, **compact(ablate(LABELS / f"{file}.jsonl.gz", question))}
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--ladder", type=Path, default=LADDER_LABELS)
     parser.add_argument("--only", choices=("study", "ladder", "routellm"), help="one part: each has a file of its own")
     parser.add_argument("--out", type=Path, default=ROOT / "var" / "bench")
     options = parser.parse_args()
     options.short = False
     parts: dict[str, Callable[[], Figures]] = {
         "study": lambda: {"study": study(options.data / "smollm2-losses.jsonl.gz")},
-        "ladder": lambda: ladders(options.ladder),
+        "ladder": ladders,
         "routellm": lambda: {"routellm": routellm(options.data / "routellm-labels.jsonl.gz")},
     }
     versions = {name: version(name) for name in ("bitladder", "numpy", "scikit-learn", "scipy")}

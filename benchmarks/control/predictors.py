@@ -54,6 +54,9 @@ FILES = {
     "smollm2, 128 tokens, drawn": Labelled(
         _LABELS / "labels-smollm2-drawn.jsonl.gz", ("int4", "bf16"), "answer.kl", 2000, targets=(0.60, 0.55)
     ),
+    "smollm2, 4 answers of 64 tokens, drawn": Labelled(
+        _LABELS / "labels-smollm2-four.jsonl.gz", ("int4", "bf16"), "answer.kl", 2000, targets=(0.60, 0.55)
+    ),
     "routellm": Labelled(_DATA / "routellm-labels.jsonl.gz", ("weak", "strong"), "", 1500),
 }  # fmt: skip
 

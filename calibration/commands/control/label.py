@@ -33,6 +33,7 @@ from calibration.terminal.progress import Steps, duration
 from calibration.terminal.tabular import table
 
 OUT = Path("var/labels")
+_RELIABLE = 0.7
 _MAX_TOP_OF_A_STACK = 20  # vLLM's own limit, unless it is started with another one
 _Prompts = Annotated[Path, typer.Argument(help='JSONL: {"prompt" or "text", "source", "kind", "check"}')]
 _Reference = Annotated[str, typer.Option(help="the tier that the others are held against; --local: [TIER=]FOLDER too")]
@@ -193,6 +194,9 @@ def _show(report: dict[str, Any], request: LabelRequest, *, as_json: bool) -> No
         typer.echo(json.dumps(report))
     elif not request.dry_run:
         typer.echo(_text(report))
+        for tier, figures in report["tiers"].items():
+            if (again := figures["reliability"]) and again["whole"] < _RELIABLE:
+                say(f"{tier}: the reliability is {again['whole']:.2f}: take more --answers than {request.answers}")
         say(f"{', '.join(FILES)} are in {request.out}")
     if not request.dry_run and report["not_labelled"]:
         first: Sequence[str] = list(report["failures"].values())[:1]

@@ -65,6 +65,8 @@ def demand_of(arrivals: Arrivals, rate: str, window_s: float) -> Demand:
                 share=len(inputs) / len(arrivals),
             )
         )
+    if rate != "mean" and arrivals.at_s[-1] - arrivals.at_s[0] < window_s:
+        rate = "mean"  # there is no whole window
     mean, chosen = _rates(arrivals, rate, window_s)
     return Demand(
         buckets=tuple(buckets), of_request=of_request, per_s=chosen, mean_per_s=mean, rate=rate, window_s=window_s
@@ -72,7 +74,7 @@ def demand_of(arrivals: Arrivals, rate: str, window_s: float) -> Demand:
 
 
 def _rates(arrivals: Arrivals, rate: str, window_s: float) -> tuple[float, float]:
-    """Return the mean rate, and the chosen one over whole windows (where there is none: the mean)."""
+    """Return the mean rate, and the chosen one over whole windows."""
     span_s = float(arrivals.at_s[-1] - arrivals.at_s[0])
     if len(arrivals) < 2 or span_s <= 0:
         raise InputError("the requests must come at different times: their rate is unknown otherwise")
@@ -80,7 +82,7 @@ def _rates(arrivals: Arrivals, rate: str, window_s: float) -> tuple[float, float
     windows = int(span_s / window_s)
     if windows > _MAX_WINDOWS:
         raise InputError(f"--window: {windows:,} windows, expected at most {_MAX_WINDOWS:,}; take longer ones")
-    if rate == "mean" or not windows:
+    if rate == "mean":
         return mean, mean
     since = arrivals.at_s - arrivals.at_s[0]
     counts = np.histogram(since, bins=windows, range=(0, windows * window_s))[0] / window_s
