@@ -26,10 +26,11 @@ _KINDS: list[tuple[str, dict[str, Any], dict[str, str]]] = [
 
 
 def send(intake: str, model: str, seconds: float) -> int:
-    """Send requests for so long, four at a time, and a batch of lines; how many requests were sent."""
+    """Send requests for so long, four at a time, and two batches; how many requests were sent."""
     end = time.monotonic() + seconds
     with httpx2.Client(base_url=intake, timeout=30) as client, ThreadPoolExecutor(4) as pool:
-        _send_batch(client, model)
+        for lines in (4, 2000):  # one that ends soon on any engine, and one that is seen on its way
+            _send_batch(client, model, lines)
 
         def one(number: int) -> None:
             prompt, fields, headers = _KINDS[number % len(_KINDS)]
@@ -47,11 +48,11 @@ def send(intake: str, model: str, seconds: float) -> int:
         return sent
 
 
-def _send_batch(client: httpx2.Client, model: str) -> None:
+def _send_batch(client: httpx2.Client, model: str, count: int) -> None:
     body = f'{{"model": "{model}", "prompt": "hello", "max_tokens": 8}}'
     lines = "".join(
         f'{{"custom_id": "{number}", "method": "POST", "url": "/v1/completions", "body": {body}}}\n'
-        for number in range(2000)
+        for number in range(count)
     )
     uploaded = client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("in.jsonl", lines.encode())})
     wanted = {"input_file_id": uploaded.json()["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
