@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from calibration.terminal.escape import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -13,8 +15,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F
 
 
 def plain(text: str) -> str:
-    """Return a text that a plot shows as it is: `$` begins a formula there, and half a character cannot be drawn."""
-    return text.encode("utf-8", "replace").decode().replace("$", r"\$")
+    """Escape a text from outside: matplotlib would read $ as a formula, and has no glyph for control characters."""
+    return printable(text).replace("$", r"\$")
 
 
 def png_of(figure: Figure, dpi: int = 110) -> bytes:

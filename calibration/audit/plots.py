@@ -15,10 +15,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from bitladder.routing.features import Feature
 from bitladder.settings.policy_section import PolicySettings
+from calibration.artifacts.png import plain
 from calibration.audit.aggregate import ALL, UNKNOWN, groups
 from calibration.audit.features import FEATURES, NAMES, Numbers
 from calibration.audit.load_prompts import AuditedPrompt
-from calibration.terminal.escape import printable
 
 # Okabe and Ito's colours, which people who see fewer colours tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
@@ -68,7 +68,7 @@ def _draw_entropy(numbers: Numbers, places_of: dict[str, list[int]], policy: Pol
         [values[places] for places in places_of.values()],
         bins=bins.tolist(),
         stacked=True,
-        label=[f"{_plain(name)} ({len(places)})" for name, places in places_of.items()],
+        label=[f"{plain(name)} ({len(places)})" for name, places in places_of.items()],
         color=[_colour(at) for at in range(len(places_of))],
         edgecolor="white",
         linewidth=0.4,
@@ -94,7 +94,7 @@ def _draw_floors(floors: dict[str, dict[str, float]], what: str) -> Figure:
     left = np.zeros(len(names))
     for at, tier in enumerate(floors[ALL]):
         widths = np.array([100 * floors[name][tier] for name in names])
-        axes.barh([_plain(name) for name in names], widths, left=left, color=_colour(at), label=tier)
+        axes.barh([plain(name) for name in names], widths, left=left, color=_colour(at), label=tier)
         for row, width in enumerate(widths):
             if width >= 4:
                 axes.text(left[row] + width / 2, row, f"{width:.0f}", ha="center", va="center", color=_ink(_colour(at)))
@@ -110,7 +110,7 @@ def _draw_scatter(numbers: Numbers, by_kind: dict[str, list[int]], policy: Polic
     entropy, length = numbers[:, NAMES.index("entropy")], numbers[:, NAMES.index("characters")]
     for at, (kind, places) in enumerate(by_kind.items()):
         axes.scatter(
-            length[places], entropy[places], s=12, alpha=0.6, linewidths=0, color=_colour(at), label=_plain(kind)
+            length[places], entropy[places], s=12, alpha=0.6, linewidths=0, color=_colour(at), label=plain(kind)
         )
     reach = np.geomspace(max(1.0, length.min()), length.max() + 1, 200)
     axes.plot(reach, np.minimum(8, np.log2(reach)), color="#999999", linewidth=1, label="most possible")
@@ -146,7 +146,7 @@ def _boxes(axes: Axes, feature: Feature, values: Numbers, places_of: dict[str, l
         showfliers=False,
         patch_artist=True,
         widths=0.6,
-        tick_labels=[_plain(name) for name in names],
+        tick_labels=[plain(name) for name in names],
         medianprops={"color": "black"},
     )
     for at, box in enumerate(boxes["boxes"]):
@@ -176,11 +176,6 @@ def _log(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _plain(name: str) -> str:
-    """Escape a name from a log: matplotlib would read $ as a formula, and has no glyph for control characters."""
-    return printable(name).replace("$", r"\$")
 
 
 def _ink(background: str) -> str:

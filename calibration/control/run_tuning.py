@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from calibration.artifacts.digest import file_digest
-from calibration.artifacts.folder import require_other, write_output
+from calibration.artifacts.folder import write_output
 from calibration.control.losses import read_labels
 from calibration.control.predictor_choice import Sample, compare
 from calibration.control.predictors.registry import EXPORTABLE, ONE_FEATURE, PREDICTORS
@@ -43,7 +43,6 @@ def run_tuning(options: Options, say: Callable[[str], None] = lambda line: None)
         raise InputError(f"--predictor must be one of {known}, got {question.predictor!r}{hint}")
     if out.is_dir() or not out.parent.is_dir():
         raise InputError(f"--out must be a file in a folder that exists, got {str(out)!r}")
-    require_other(out, "--out", options.labels)
     labels, skipped = read_labels(options.labels, question.ladder, question.measure)
     form, figures = tune(labels, question, lambda name: say(f"choosing: {name}"))
     if options.compare:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from calibration.artifacts.evaluation_report import Estimate, Report, TierReport
 from calibration.artifacts.hardware import speed_of_another
 from calibration.artifacts.metrics import METRICS, Better, metric_of
-from calibration.artifacts.png import png_of
+from calibration.artifacts.png import plain, png_of
 
 _COST, _SIZE = "cost_per_mtok", "memory_bytes.weights"
 _MARKERS = "osD^vP*X"
@@ -72,7 +72,7 @@ def _draw(axes: Axes, report: Report, name: str, across: str) -> None:
     metric = METRICS[metric_of(name)]
     kept = metric.better is Better.LOWER
     meaning = f": {report.reference} / tier" if kept else ": share of right answers" if metric.is_share else ""
-    axes.set_title(f"{name}{meaning}", fontsize=9)
+    axes.set_title(f"{plain(name)}{meaning}", fontsize=9)
     axes.grid(alpha=0.3)
     if kept:
         axes.axhline(1, color="grey", linestyle="--", linewidth=1)

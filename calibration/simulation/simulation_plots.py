@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from calibration.artifacts.png import COLOURS, png_of
+from calibration.artifacts.png import COLOURS, plain, png_of
 from calibration.simulation.run_series import Series
 
 
@@ -18,7 +18,7 @@ def latency_png(runs: Mapping[str, Series]) -> bytes:
     for axes, title in zip(panels, ("time to the first token, s", "time to the end, s"), strict=True):
         for index, (name, series) in enumerate(runs.items()):
             values = series.ttft_s if axes is panels[0] else series.total_s
-            axes.plot(values, series.share, color=COLOURS[index % len(COLOURS)], label=name, linewidth=1.5)
+            axes.plot(values, series.share, color=COLOURS[index % len(COLOURS)], label=plain(name), linewidth=1.5)
         axes.set_xlabel(title)
         axes.axhline(0.95, color="grey", linewidth=0.7, linestyle="--")
     panels[0].set_ylabel("share of the requests served")

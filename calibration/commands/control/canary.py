@@ -249,9 +249,9 @@ def _power_table(powers: list[Power]) -> str:
         f"{powers[0].max_pairs:,} pairs:"
     )
     lines = [head, table(POWER_HEADER, power_rows(powers))]
-    largest = assumed.discordance * assumed.size
     if len(powers) <= len(_FACTORS):
-        lines.append(f"such pairs differ by {largest:g} on average at most: say more, or take a smaller margin")
+        largest = assumed.discordance * assumed.size
+        lines.append(f"left out: larger differences than {largest:g}, which such pairs cannot have on average")
     return "\n".join([*lines, pass_at_1_note()])
 
 

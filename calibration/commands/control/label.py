@@ -33,7 +33,7 @@ from calibration.terminal.progress import Steps, duration
 from calibration.terminal.tabular import table
 
 OUT = Path("var/labels")
-_RELIABLE = 0.7
+_RELIABLE = 0.7  # below it more answers are asked for: scores are then judged mostly by chance
 _MAX_TOP_OF_A_STACK = 20  # vLLM's own limit, unless it is started with another one
 _Prompts = Annotated[Path, typer.Argument(help='JSONL: {"prompt" or "text", "source", "kind", "check"}')]
 _Reference = Annotated[str, typer.Option(help="the tier that the others are held against; --local: [TIER=]FOLDER too")]

@@ -13,7 +13,7 @@ from calibration.simulation.trace_files import read_arrivals
 
 LENGTHS = "exponential:input=512,output=256"
 MAX_MEAN_TOKENS = 100_000
-_ROUNDED = 1e-3
+_ROUNDED = 1e-3  # by which shares with few digits may miss 1
 
 
 def numbers_of(option: str, text: str, known: Collection[str] = ()) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calibration.artifacts.folder import require_other
 from calibration.commands.configuration import load_configuration
 from calibration.commands.control.tier_costs import read_costs
 from calibration.commands.options import AsJson, Config, say
@@ -75,6 +76,7 @@ def register(app: typer.Typer) -> None:
         Example: bitladder calibrate tune var/labels/labels.jsonl -o policy.json --load 5 --fleet fleet.toml
         --curves curves.json --risk mean --clip 1 --alpha 0.05
         """
+        require_other(out, "--out", labels, fleet, curves)
         costs, loads = _costs_or_loads(cost or [], load, (fleet, curves), tokens, config)
         risks = _risk(risk, threshold, clip, alpha)
         sure: dict[str, Any] = {"promise": promise.value, "delta": _share(delta, "--delta")}
@@ -221,9 +223,9 @@ def _refusal(figures: dict[str, Any], question: Question) -> str:  # Any: JSON
 
 def _next(step: dict[str, Any], question: Question) -> str:  # Any: JSON
     if question.risk == Risk.MEAN:
-        begin = f"they have a mean of {step['risk']:.4g}"
+        begin = f"these labels have a mean of {step['risk']:.4g}"
     else:
-        begin = f"{step['risk']:.2%} of them are over {question.threshold:g}"
+        begin = f"{step['risk']:.2%} of these labels are over {question.threshold:g}"
     if step["more_labels"] is None:
         return f"{begin}: no number of labels proves {question.alpha:.3g} of that"
     return f"{begin}: about {step['more_labels']:,} more labels would prove it, were that the true {question.risk}"

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibration.artifacts.png import COLOURS, png_of
+from calibration.artifacts.png import COLOURS, plain, png_of
 
 
 def frontier_png(frontier: Mapping[str, Any]) -> bytes:  # Any: JSON
@@ -21,14 +21,17 @@ def frontier_png(frontier: Mapping[str, Any]) -> bytes:  # Any: JSON
     per = "per_1000_requests" if over_load else "price_per_hour"
     for index, name in enumerate(points[0]["alone"]):
         values = [_scaled(point["alone"][name], point, over_load=over_load) for point in points]
-        costs.plot(across, values, marker=".", color=COLOURS[index % len(COLOURS)], label=f"only {name}", linewidth=1)
+        costs.plot(
+            across, values, marker=".", color=COLOURS[index % len(COLOURS)], label=f"only {plain(name)}", linewidth=1
+        )
     costs.plot(across, [point[per] for point in points], marker="o", color="black", label="cheapest mix", linewidth=2)
     if not over_load and (price := frontier["break_even"]["price"]):
         costs.axvline(price, color="grey", linestyle="--", label=f"break-even: {price:.3g}")
     costs.set_ylabel("rent of 1,000 requests" if over_load else "rent per hour")
-    costs.set_title(f"Cheapest fleet over {'load' if over_load else 'the price of ' + frontier['varied']}", fontsize=11)
+    varied = "load" if over_load else f"price of {plain(frontier['varied'])}"
+    costs.set_title(f"Cheapest fleet over {'' if over_load else 'the '}{varied}", fontsize=11)
     _draw_shares(shares, across, points)
-    shares.set_xlabel("requests a second (log)" if over_load else f"price of {frontier['varied']} per hour")
+    shares.set_xlabel("requests a second (log)" if over_load else f"{varied} per hour")
     for axes in (costs, shares):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

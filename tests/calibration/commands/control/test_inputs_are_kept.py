@@ -14,6 +14,7 @@ from calibration.commands.app import main
     [
         ["label", "FILE", "--reference", "a", "--tiers", "b", "-o", "FOLDER"],
         ["tune", "FILE", "-o", "FILE", "--cost", "a=1", "--cost", "b=2", "--threshold", "1"],
+        ["tune", "other", "-o", "CURVES", "--load", "1", "--fleet", "other", "--curves", "CURVES", "--threshold", "1"],
         ["ablate", "FILE", "-o", "FOLDER", "--cost", "a=1", "--cost", "b=2"],
         ["confidence", "FILE", "-o", "FILE", "--model", "m", "--tier", "a", "--threshold", "1"],
         ["drift", "FILE", "--page", "FILE"],
